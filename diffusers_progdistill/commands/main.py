@@ -1,0 +1,44 @@
+"""The `progdistill` command. Subcommands are imported when they are asked for: `--help` needs no torch."""
+
+import importlib
+import sys
+
+from .. import __version__
+from .parsing import run
+
+
+COMMANDS = {
+    "demo": "train a teacher of real handwritten digits and distil it to one step, in minutes on a CPU",
+    "train-teacher": "train a diffusion model that can be distilled without further ado",
+    "distill": "distil a teacher into students of half, a quarter, ... of its steps",
+    "sample": "generate images with a model and put them in one picture",
+}
+
+
+def usage() -> str:
+    rows = "\n".join(f"  {name:<15}{what}" for name, what in COMMANDS.items())
+    return (
+        "usage: progdistill COMMAND [OPTIONS]\n\nProgressive distillation of diffusers models: few-step students of a"
+        f" many-step teacher.\n\ncommands:\n{rows}\n\n`progdistill COMMAND --help` explains a command's options.\n"
+        "exit status: 0 done, 1 failed during work, 2 refused before work"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"progdistill: error: unknown command {argv[0]!r}; one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f".{argv[0].replace('-', '_')}", __package__)
+    return run(lambda: module.main(argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

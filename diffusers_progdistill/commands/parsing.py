@@ -1,0 +1,115 @@
+"""Command lines and YAML files into config dataclasses: one parser checks both, errors are one line."""
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+from transformers.hf_argparser import HfArgumentParser
+
+from ..errors import InputError
+
+
+class OneLineParser(HfArgumentParser):
+    """`HfArgumentParser` that takes no abbreviations and says what is wrong in one line, without the usage."""
+
+    def __init__(self, dataclass_types, **kwargs):
+        super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
+
+    def error(self, message) -> NoReturn:
+        raise InputError(message)
+
+    def options(self) -> dict[str, argparse.Action]:
+        """Every long option without its dashes."""
+        return {o[2:]: a for a in self._actions for o in a.option_strings if o.startswith("--") and o != "--help"}
+
+
+def flags_of_yaml(path: str, parser: OneLineParser) -> list[str]:
+    """
+    The flags that a YAML file of `option: value` lines stands for.
+
+    Raises:
+        [`InputError`]: If the file cannot be read, or holds an option that the parser does not know, a nested value,
+            or a number or truth value where the option takes another type.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise InputError(f"--config {path} is not YAML{f' at line {mark.line + 1}' if mark else ''}") from error
+    if content is None:
+        return []
+    if not isinstance(content, dict):
+        raise InputError(f"--config {path} must hold lines of 'option: value'")
+    known = parser.options()
+    flags = []
+    for key, value in content.items():
+        action = known.get(key) if isinstance(key, str) and key != "config" else None
+        if action is None:
+            near = difflib.get_close_matches(str(key), known, 1)
+            raise InputError(f"--config {path}: unknown option {key!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        if isinstance(value, (dict, list)):
+            raise InputError(f"--config {path}: {key} must be a single value, not a {type(value).__name__}")
+        if value is None:
+            continue
+        is_switch = action.nargs in ("?", 0)
+        if isinstance(value, bool) != is_switch:
+            wanted = "true or false" if is_switch else "a value that is not true or false"
+            raise InputError(f"--config {path}: {key} must be {wanted}, not {value!r}")
+        flags.append(f"--{key}={value}")
+    return flags
+
+
+def parse(config_class, argv: list[str], prog: str, description: str, defaults: dict | None = None):
+    """
+    Parse a command line into a config, with the flags of `--config FILE.yaml` placed before the typed ones.
+
+    Args:
+        config_class (`type`): A dataclass.
+        argv (`list[str]`): The words after the command's name.
+        prog, description (`str`): For the help page.
+        defaults (`dict`, *optional*): Other defaults than the dataclass's.
+
+    Raises:
+        [`InputError`]: If something is unknown or of the wrong type.
+    """
+    parser = OneLineParser(
+        config_class,
+        prog=prog,
+        description=description,
+        formatter_class=lambda prog: argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100),
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="Options as 'option: value' lines; typed ones win.")
+    if defaults:
+        parser.set_defaults(**defaults)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config")
+    try:
+        path = early.parse_known_args(argv)[0].config
+    except SystemExit:
+        raise InputError("--config needs the path of a YAML file") from None
+    if path is not None and not {"-h", "--help"} & set(argv):
+        argv = flags_of_yaml(path, parser) + argv
+    values = vars(parser.parse_args(argv))
+    values.pop("config")
+    return config_class(**values)
+
+
+def run(function) -> int:
+    """Run a command and turn what it raises into an exit status: 2 refused, 1 failed, 130 interrupted."""
+    from_user = (InputError,)
+    try:
+        return function() or 0
+    except from_user as error:
+        print(f"progdistill: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("progdistill: interrupted", file=sys.stderr)
+        return 130
+    except FloatingPointError as error:
+        print(f"progdistill: stopped: {error}", file=sys.stderr)
+        return 1

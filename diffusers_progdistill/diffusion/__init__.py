@@ -1,0 +1,1 @@
+"""The mathematics of progressive distillation: pure functions of tensors, no files and no processes."""

@@ -1,0 +1,75 @@
+"""Conversions between what a network predicts (x, epsilon, v, or x and epsilon together) and the clean image x.
+
+z is the noisy sample, alpha = cos(phi) and sigma = sin(phi) its signal and noise level; see section 4 of the paper.
+"""
+
+import torch
+
+
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "sample_epsilon")
+
+
+def check_prediction_type(prediction_type: str):
+    """Raise `ValueError` for anything that is not one of `PREDICTION_TYPES`."""
+    if prediction_type not in PREDICTION_TYPES:
+        raise ValueError(f"`prediction_type` must be one of {', '.join(PREDICTION_TYPES)}, not {prediction_type!r}")
+
+
+def merge_sample_epsilon(model_output: torch.Tensor, z: torch.Tensor, alpha, sigma) -> torch.Tensor:
+    """
+    The paper's two-headed prediction (x, eps) merged to one x: sigma^2 x~ + alpha (z - sigma eps~).
+
+    It is the x head alone at pure noise and the epsilon head alone at clean data, and never divides.
+
+    Args:
+        model_output (`torch.Tensor` of shape `(batch_size, 2 * channels, height, width)`): x~ first, then eps~.
+        z (`torch.Tensor` of shape `(batch_size, channels, height, width)`): The noisy sample.
+        alpha, sigma (`float` or `torch.Tensor`): Broadcast against `z`.
+
+    Returns:
+        `torch.Tensor`: x of the shape of `z`.
+    """
+    x, epsilon = model_output.chunk(2, dim=1)
+    return sigma**2 * x + alpha * (z - sigma * epsilon)
+
+
+def to_sample(model_output: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type: str) -> torch.Tensor:
+    """
+    The network's estimate of the clean image.
+
+    Args:
+        model_output (`torch.Tensor`): What the network returned.
+        z (`torch.Tensor`): The noisy sample it was given.
+        alpha, sigma (`float` or `torch.Tensor`): Broadcast against `z`.
+        prediction_type (`str`): One of `PREDICTION_TYPES`. With `"epsilon"` alpha must not be 0.
+
+    Raises:
+        `ValueError`: If the prediction type is not known.
+    """
+    if prediction_type == "v_prediction":
+        return alpha * z - sigma * model_output
+    if prediction_type == "epsilon":
+        return (z - sigma * model_output) / alpha
+    if prediction_type == "sample":
+        return model_output
+    if prediction_type == "sample_epsilon":
+        return merge_sample_epsilon(model_output, z, alpha, sigma)
+    check_prediction_type(prediction_type)
+
+
+def from_sample(x: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type: str) -> torch.Tensor:
+    """
+    The network output that means the clean image `x`: the inverse of [`to_sample`] for the one-headed types.
+
+    For `"sample_epsilon"` it is `x` itself, since only the merged x of that type enters a loss.
+
+    Raises:
+        `ValueError`: If the prediction type is not known.
+    """
+    if prediction_type == "v_prediction":
+        return (alpha * z - x) / sigma
+    if prediction_type == "epsilon":
+        return (z - alpha * x) / sigma
+    if prediction_type in ("sample", "sample_epsilon"):
+        return x
+    check_prediction_type(prediction_type)

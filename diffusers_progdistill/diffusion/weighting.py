@@ -1,0 +1,52 @@
+"""Loss weightings (section 4 of the paper) in the space in which the network predicts.
+
+The paper weights the error of x with w(SNR). An error of v is an error of x divided by sigma, one of epsilon is one of
+x times alpha/sigma, so each weight is multiplied out here: no SNR is ever formed and divided away again, and
+everything is finite at both ends of the schedule.
+"""
+
+import torch
+
+from .parameterization import check_prediction_type
+
+
+WEIGHTINGS = ("snr", "truncated_snr", "snr_plus_one", "constant")
+
+
+def loss_weight(angle: torch.Tensor, weighting: str, prediction_type: str) -> torch.Tensor:
+    """
+    The factor of the squared error of the network's own output.
+
+    Args:
+        angle (`torch.Tensor`): phi in radians, in (0, pi/2).
+        weighting (`str`): `"snr"`, `"truncated_snr"` (max(SNR, 1)), `"snr_plus_one"` or `"constant"`, as weights of
+            the error of x.
+        prediction_type (`str`): The space of the error. `"sample_epsilon"` is compared as its merged x.
+
+    Returns:
+        `torch.Tensor`: Weights of the shape of `angle`.
+
+    Raises:
+        `ValueError`: If the weighting or the prediction type is not known.
+    """
+    check_prediction_type(prediction_type)
+    signal, noise = torch.cos(angle) ** 2, torch.sin(angle) ** 2
+    # w(SNR) = numerator / sigma^2.
+    if weighting == "snr":
+        numerator = signal
+    elif weighting == "truncated_snr":
+        numerator = torch.maximum(signal, noise)
+    elif weighting == "snr_plus_one":
+        numerator = torch.ones_like(signal)
+    elif weighting == "constant":
+        numerator = noise
+    else:
+        raise ValueError(f"`weighting` must be one of {', '.join(WEIGHTINGS)}, not {weighting!r}")
+    if prediction_type == "v_prediction":
+        return numerator
+    return numerator / (signal if prediction_type == "epsilon" else noise)
+
+
+def weighted_loss(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Mean over the batch of weight times the squared error's mean over pixels; `weight` has shape `(batch_size,)`."""
+    return (weight * error.float().square().flatten(1).mean(1)).mean()

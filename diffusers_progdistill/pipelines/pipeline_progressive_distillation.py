@@ -1,0 +1,284 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers.utils import replace_example_docstring
+from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import create_repo, upload_folder
+
+from ..schedulers import ProgressiveDistillationScheduler
+from .export import save_pipeline
+
+
+EXAMPLE_DOC_STRING = """
+    Examples:
+
+    ```py
+    >>> from diffusers_progdistill import ProgressiveDistillationPipeline
+
+    >>> pipe = ProgressiveDistillationPipeline.from_pretrained("demo-digits/steps-4")
+    >>> image = pipe().images[0]  # 4 steps: the number that the model was distilled for
+    >>> image.save("digit.png")
+    ```
+"""
+
+
+class ProgressiveDistillationPipeline(DiffusionPipeline):
+    r"""
+    Pipeline for unconditional and class-conditional image generation with progressively distilled models (Salimans &
+    Ho, 2022, [arXiv 2202.00512](https://huggingface.co/papers/2202.00512)).
+
+    This model inherits from [`DiffusionPipeline`]. Check the superclass documentation for the generic methods
+    implemented for all pipelines (downloading, saving, running on a particular device, etc.). Folders are stored as
+    stock diffusers wherever that can sample them (see [`save_pipeline`]).
+
+    Parameters:
+        unet ([`UNet2DModel`]):
+            The model that denoises the images.
+        scheduler ([`SchedulerMixin`]):
+            A [`ProgressiveDistillationScheduler`], or a scheduler with a variance preserving schedule, such as
+            [`DDIMScheduler`] or [`DDPMScheduler`], which is replaced by one with the same schedule.
+    """
+
+    model_cpu_offload_seq = "unet"
+    _callback_tensor_inputs = ["latents"]
+
+    def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin):
+        super().__init__()
+        if not isinstance(scheduler, ProgressiveDistillationScheduler):
+            scheduler = ProgressiveDistillationScheduler.from_config(scheduler.config)
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @property
+    def num_timesteps(self) -> int:
+        """The number of steps of the last call."""
+        return self._num_timesteps
+
+    @property
+    def num_trained_steps(self) -> int | None:
+        """The number of sampling steps the model was distilled for; `None` for a teacher."""
+        return self.scheduler.num_trained_steps
+
+    def check_inputs(
+        self, batch_size, class_labels, num_inference_steps, generator, latents, output_type, tensor_inputs
+    ):
+        """Raise `ValueError` for arguments of `__call__` that do not fit the model or each other."""
+        if num_inference_steps is None and self.num_trained_steps is None:
+            raise ValueError("this model was not distilled to a number of steps: pass `num_inference_steps`")
+        if isinstance(generator, list) and len(generator) != batch_size:
+            raise ValueError(f"{len(generator)} generators were passed for `batch_size={batch_size}`")
+        if latents is not None and tuple(latents.shape) != self.latents_shape(batch_size):
+            raise ValueError(f"`latents` must have shape {self.latents_shape(batch_size)}, not {tuple(latents.shape)}")
+        if output_type not in ("pil", "np", "pt", "latent"):
+            raise ValueError(f"`output_type` must be one of pil, np, pt, latent, not {output_type!r}")
+        if unknown := [k for k in tensor_inputs if k not in self._callback_tensor_inputs]:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` must be among {self._callback_tensor_inputs}, not {unknown}"
+            )
+        conditional = self.unet.config.num_class_embeds is not None or self.unet.config.class_embed_type is not None
+        if conditional and class_labels is None:
+            raise ValueError("this model is class-conditional: pass `class_labels`")
+        if class_labels is not None and not conditional:
+            raise ValueError("`class_labels` were passed, but this model has no classes")
+
+    def latents_shape(self, batch_size: int) -> tuple[int, int, int, int]:
+        """Shape of the noise that sampling starts from."""
+        size = self.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return (batch_size, self.unet.config.in_channels, height, width)
+
+    def prepare_latents(self, batch_size, dtype, device, generator, latents=None) -> torch.Tensor:
+        """Pure noise of the shape of the images, or the caller's, drawn as [`DDIMPipeline`] draws it."""
+        if latents is None:
+            latents = randn_tensor(self.latents_shape(batch_size), generator=generator, device=device, dtype=dtype)
+        return latents.to(device, dtype) * self.scheduler.init_noise_sigma
+
+    def prepare_class_labels(self, class_labels, batch_size, device) -> torch.Tensor | None:
+        """One label an image as a tensor: an `int` stands for all, a list or tensor must have `batch_size` entries."""
+        if class_labels is None:
+            return None
+        labels = torch.as_tensor(class_labels).flatten()
+        labels = labels.expand(batch_size) if labels.numel() == 1 else labels
+        if labels.numel() != batch_size:
+            raise ValueError(f"{labels.numel()} `class_labels` were passed for `batch_size={batch_size}`")
+        count = self.unet.config.num_class_embeds
+        if count is not None and bool(((labels < 0) | (labels >= count)).any()):
+            raise ValueError(f"`class_labels` must be in [0, {count - 1}]")
+        return labels.to(device)
+
+    @torch.no_grad()
+    @replace_example_docstring(EXAMPLE_DOC_STRING)
+    def __call__(
+        self,
+        batch_size: int = 1,
+        class_labels: int | list[int] | torch.Tensor | None = None,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+        latents: torch.Tensor | None = None,
+        output_type: str | None = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[["ProgressiveDistillationPipeline", int, torch.Tensor, dict], dict]
+        | None = None,
+        callback_on_step_end_tensor_inputs: list[str] = ["latents"],
+    ) -> ImagePipelineOutput | tuple:
+        r"""
+        The call function to the pipeline for generation.
+
+        Args:
+            batch_size (`int`, *optional*, defaults to 1):
+                The number of images to generate.
+            class_labels (`int`, `list[int]` or `torch.Tensor`, *optional*):
+                The class of all images or of each. Needed by, and only allowed for, class-conditional models.
+            num_inference_steps (`int`, *optional*):
+                The number of denoising steps. Defaults to the number the model was distilled for; a teacher has none
+                of its own, so it must be given there.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
+                One generator, or one an image, to make generation deterministic.
+            eta (`float`, *optional*, defaults to 0.0):
+                0 is DDIM, 1 is ancestral sampling. Students are made for 0.
+            use_clipped_model_output (`bool`, *optional*):
+                See [`ProgressiveDistillationScheduler.step`].
+            latents (`torch.Tensor` of shape `(batch_size, channels, height, width)`, *optional*):
+                The noise to start from, in place of a generator.
+            output_type (`str`, *optional*, defaults to `"pil"`):
+                `"pil"`, `"np"` (`(batch_size, height, width, channels)` in [0, 1]), `"pt"` (`(batch_size, channels,
+                height, width)` in [0, 1]) or `"latent"` (the last sample, in about [-1, 1], not clamped).
+            return_dict (`bool`, *optional*, defaults to `True`):
+                Whether to return an [`~pipelines.ImagePipelineOutput`] instead of a plain tuple.
+            callback_on_step_end (`Callable`, *optional*):
+                Called as `callback(pipe, step_index, timestep, callback_kwargs)` after each step; it returns a
+                dictionary in which `latents` may be replaced.
+            callback_on_step_end_tensor_inputs (`list[str]`, *optional*, defaults to `["latents"]`):
+                What the callback is given.
+
+        Examples:
+
+        Returns:
+            [`~pipelines.ImagePipelineOutput`] or `tuple`: The generated images.
+
+        Raises:
+            `ValueError`: If the arguments do not fit the model or each other.
+        """
+        self.check_inputs(
+            batch_size,
+            class_labels,
+            num_inference_steps,
+            generator,
+            latents,
+            output_type,
+            callback_on_step_end_tensor_inputs,
+        )
+        device = self._execution_device
+        labels = self.prepare_class_labels(class_labels, batch_size, device)
+        latents = self.prepare_latents(batch_size, self.unet.dtype, device, generator, latents)
+        self.scheduler.set_timesteps(num_inference_steps or self.num_trained_steps, device=device)
+        self._num_timesteps = len(self.scheduler.timesteps)
+
+        for index, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            model_output = self.unet(latents, timestep, class_labels=labels, return_dict=False)[0]
+            latents = self.scheduler.step(
+                model_output,
+                timestep,
+                latents,
+                eta=eta,
+                use_clipped_model_output=use_clipped_model_output,
+                generator=generator,
+                return_dict=False,
+            )[0]
+            if callback_on_step_end is not None:
+                callback_kwargs = {}
+                for key in callback_on_step_end_tensor_inputs:
+                    callback_kwargs[key] = locals()[key]
+                latents = callback_on_step_end(self, index, timestep, callback_kwargs).pop("latents", latents)
+
+        images = latents if output_type == "latent" else self.decode(latents, output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def decode(self, latents: torch.Tensor, output_type: str):
+        """The finished images of the asked type from samples in [-1, 1]: the only place where anything is clamped."""
+        images = (latents / 2 + 0.5).clamp(0, 1)
+        if output_type == "pt":
+            return images
+        images = images.float().cpu().permute(0, 2, 3, 1).numpy()
+        return self.numpy_to_pil(images) if output_type == "pil" else images
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        **kwargs,
+    ):
+        """
+        Save the pipeline in the stored form of [`save_pipeline`], which stock diffusers loads.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): Created if it does not exist.
+            safe_serialization (`bool`, *optional*, defaults to `True`): Whether to write safetensors.
+            variant (`str`, *optional*): Weights are saved as `diffusion_pytorch_model.<variant>.safetensors`.
+            max_shard_size (`int` or `str`, *optional*): As [`~ModelMixin.save_pretrained`].
+            push_to_hub (`bool`, *optional*, defaults to `False`): Whether to push the folder to the Hub afterwards.
+            kwargs: `repo_id` (defaults to the folder's name), `private`, `token`, `commit_message`, `create_pr`.
+        """
+        save_pipeline(self.unet, self.scheduler, save_directory, safe_serialization, variant, max_shard_size)
+        if push_to_hub:
+            self._push_folder(save_directory, kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+    ) -> str:
+        """
+        Upload the pipeline to the Hub, in the stored form of [`save_pipeline`]. The repository's README is left alone.
+
+        Args:
+            repo_id (`str`): Name of the repository, with its organization if it belongs to one.
+            commit_message, private, token, create_pr, safe_serialization, variant: As
+                [`~utils.PushToHubMixin.push_to_hub`].
+
+        Returns:
+            `str`: The URL of the commit.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
+            return self._push_folder(
+                folder, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr
+            )
+
+    @staticmethod
+    def _push_folder(folder, repo_id, commit_message=None, private=None, token=None, create_pr=False) -> str:
+        repo_id = create_repo(repo_id, exist_ok=True, private=private, token=token).repo_id
+        return upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message=commit_message or "Upload ProgressiveDistillationPipeline",
+            token=token,
+            create_pr=create_pr,
+        ).commit_url
+
+
+def register():
+    """
+    Let `DiffusionPipeline.from_pretrained` find the pipelines whose `_class_name` is ours.
+
+    diffusers looks the class up by name in its own module. Importing [`ProgressiveDistillationPipeline`] does this.
+    """
+    diffusers.ProgressiveDistillationPipeline = ProgressiveDistillationPipeline
+
+
+register()

@@ -1,0 +1,7 @@
+from .scheduling_progressive_distillation import (
+    ProgressiveDistillationScheduler,
+    ProgressiveDistillationSchedulerOutput,
+)
+
+
+__all__ = ["ProgressiveDistillationScheduler", "ProgressiveDistillationSchedulerOutput"]

@@ -1,0 +1,192 @@
+"""The options of training a teacher and of distilling it, as dataclasses; their checks, which need no torch."""
+
+from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
+from typing import Literal
+
+from ..errors import InputError
+
+
+Weighting = Literal["snr", "truncated_snr", "snr_plus_one", "constant"]
+
+# Options that do not change the weights of a run: they may differ when a folder is resumed.
+NEUTRAL_OPTIONS = {
+    *("output_dir", "cache_dir", "hub_token", "report_to", "logging_dir", "logging_steps", "dataloader_num_workers"),
+    *("eval_images", "feature_extractor", "eval_batch_size", "dry_run", "gradient_checkpointing"),
+}
+
+
+def option(default, help: str, **metadata):
+    """A dataclass field whose help text the command line shows."""
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass
+class TrainingConfig:
+    """What training a teacher and distilling one have in common."""
+
+    output_dir: str = option("progdistill-output", "Where everything is written.")
+    seed: int = option(0, "Seed of the weights, the order of the data, times and noise.")
+
+    dataset_name: str | None = option(
+        None, "'digits' (the 1,797 real 8x8 scans that scikit-learn ships), or the name of a data set on the Hub."
+    )
+    dataset_config_name: str | None = option(None, "The configuration of the data set on the Hub.")
+    train_data_dir: str | None = option(
+        None, "A folder of images (one subfolder a class, if there are classes), a parquet file or a folder of them."
+    )
+    image_column: str = option("image", "The column of the data set that holds the images.")
+    class_column: str | None = option(None, "The column that holds the class labels (for class-conditional models).")
+    resolution: int | None = option(None, "Height and width of the images. Default: what the model was made for.")
+    center_crop: bool = option(
+        True, "Crop the middle of images that are not square (default); otherwise they are squeezed to a square."
+    )
+    random_flip: bool = option(False, "Flip images left to right with probability 0.5.")
+    cache_dir: str | None = option(None, "Where downloaded models and data sets are kept.")
+    hub_token: str | None = option(None, "Token for private models and data sets; better given as HF_TOKEN.")
+    dataloader_num_workers: int = option(0, "Processes that read images; 0 reads in the main process.")
+
+    train_batch_size: int = option(128, "Batch size per process and per accumulated part of an update.")
+    gradient_accumulation_steps: int = option(1, "Parts that an update's batch is split into.")
+    gradient_checkpointing: bool = option(False, "Trade time for memory in the backward pass.")
+    learning_rate: float = option(1e-4, "The highest learning rate.")
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = option(
+        "linear", "How the learning rate goes on after the warm-up; 'linear' and 'cosine' go to 0."
+    )
+    lr_warmup_steps: int = option(0, "Updates over which the learning rate rises from 0.")
+    adam_beta1: float = option(0.9, "Adam's decay of the mean of the gradient.")
+    adam_beta2: float = option(0.999, "Adam's decay of its square.")
+    adam_weight_decay: float = option(0.0, "Decoupled weight decay.")
+    adam_epsilon: float = option(1e-8, "Adam's epsilon.")
+    max_grad_norm: float = option(1.0, "Norm that the gradient is clipped to.")
+    mixed_precision: Literal["no", "fp16", "bf16"] = option("no", "Precision of the forward and backward passes.")
+
+    report_to: str = option("tensorboard", "Tracker of accelerate: tensorboard, wandb, ..., or none.")
+    logging_dir: str = option("logs", "Folder of the tracker, inside the output folder.")
+    logging_steps: int = option(50, "Updates between two lines of metrics.jsonl.")
+
+    def check(self):
+        """Raise [`InputError`] for values that cannot be right, whatever the model and the data."""
+        for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", *self._positive):
+            self._require(name, getattr(self, name) > 0, "a positive number")
+        for name in ("learning_rate", "max_grad_norm", "adam_epsilon"):
+            self._require(name, 0 < getattr(self, name) < float("inf"), "a positive number")
+        for name in ("lr_warmup_steps", "dataloader_num_workers", "adam_weight_decay", "seed"):
+            self._require(name, 0 <= getattr(self, name) < float("inf"), "zero or a positive number")
+        for name in ("adam_beta1", "adam_beta2"):
+            self._require(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        self._require("resolution", self.resolution is None or self.resolution > 0, "a positive number")
+        if (self.dataset_name is None) == (self.train_data_dir is None):
+            raise InputError("give the images by exactly one of --dataset_name and --train_data_dir")
+        self._check_tracker()
+
+    _positive = ()
+
+    def _require(self, name: str, right: bool, what: str):
+        if not right:
+            raise InputError(f"--{name} must be {what}, not {getattr(self, name)}")
+
+    def _check_tracker(self):
+        if self.report_to == "none":
+            return
+        known = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
+        self._require("report_to", self.report_to in known, f"none or one of {', '.join(known)}")
+        if self.report_to == "wandb" and self.hub_token is not None:
+            raise InputError(
+                "--hub_token with --report_to wandb would show the token to the tracker: use `hf auth login` or HF_TOKEN"
+            )
+        if find_spec(self.report_to) is None:
+            raise InputError(f"--report_to {self.report_to} is not installed: `pip install {self.report_to}`, or none")
+
+    def weight_settings(self) -> dict:
+        """The options that change the weights. A folder is resumed only with the same ones."""
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NEUTRAL_OPTIONS}
+        # Only their product changes the weights (times the number of processes, which the caller adds).
+        settings.pop("train_batch_size"), settings.pop("gradient_accumulation_steps")
+        return settings
+
+
+@dataclass
+class TeacherConfig(TrainingConfig):
+    """Options of `progdistill train-teacher` (Algorithm 1 of the paper)."""
+
+    output_dir: str = option("teacher", "The finished teacher: a pipeline folder.")
+    model_config_name_or_path: str | None = option(
+        None, "A UNet2DModel's config.json, its folder or its name on the Hub. Default: a network that fits the images."
+    )
+    max_train_steps: int = option(100_000, "Number of updates.")
+    prediction_type: Literal["epsilon", "sample", "v_prediction"] = option(
+        "v_prediction", "What the network predicts."
+    )
+    weighting: Weighting = option("truncated_snr", "Weight of the error of x as a function of the noise level.")
+    ema_decay: float = option(0.9999, "Decay of the average of the weights, which is what is saved.")
+    learning_rate: float = option(2e-4, "The highest learning rate.")
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = option(
+        "constant_with_warmup", "How the learning rate goes on after the warm-up; 'linear' and 'cosine' go to 0."
+    )
+    lr_warmup_steps: int = option(1000, "Updates over which the learning rate rises from 0.")
+
+    _positive = ("max_train_steps",)
+
+    def check(self):
+        super().check()
+        self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
+
+
+@dataclass
+class DistillationConfig(TrainingConfig):
+    """Options of `progdistill distill` (Algorithm 2 of the paper)."""
+
+    pretrained_teacher_model: str = option("", "The teacher: a diffusers pipeline folder, or its name on the Hub.")
+    revision: str | None = option(None, "Branch, tag or commit of the teacher on the Hub.")
+    variant: str | None = option(None, "Variant of the teacher's weights, for example fp16.")
+
+    start_steps: int = option(1024, "Number of sampling steps of the teacher. Students start at half of it.")
+    end_steps: int = option(4, "Number of sampling steps of the last student; --start_steps halves down to it.")
+    updates_per_stage: int = option(50_000, "Updates of each student; twice as many for those of 2 steps and of 1.")
+    prediction_type: Literal["epsilon", "sample", "v_prediction"] | None = option(
+        None, "What the students predict. Default: what the teacher predicts, unless that is epsilon."
+    )
+    weighting: Weighting | None = option(
+        None, "Weight of the error of x as a function of the noise level. Default: truncated_snr (snr for epsilon)."
+    )
+    use_ema: bool = option(
+        False, "Keep an average of each student's weights; it is what is saved and teaches the next stage."
+    )
+    ema_decay: float = option(0.99, "Decay of that average.")
+
+    eval_images: int = option(0, "Images that each student is measured with; 0 makes a picture of samples only.")
+    eval_batch_size: int = option(500, "Images that are generated in one go.")
+    feature_extractor: str = option("classifier", "Features of the Frechet distance: a classifier of the data's labels.")
+    dry_run: bool = option(False, "Print the plan, with a time estimated from a few updates, and write nothing.")
+
+    _positive = ("start_steps", "end_steps", "updates_per_stage", "eval_batch_size")
+
+    def check(self):
+        super().check()
+        if not self.pretrained_teacher_model:
+            raise InputError("--pretrained_teacher_model is missing: a diffusers pipeline folder or a name on the Hub")
+        ratio, rest = divmod(self.start_steps, self.end_steps)
+        if rest or ratio < 2 or ratio & (ratio - 1):
+            near = self.end_steps * 2 ** max(1, round(ratio).bit_length() - 1)
+            raise InputError(
+                f"--start_steps {self.start_steps} must be --end_steps {self.end_steps} doubled once or more, such as"
+                f" {near}"
+            )
+        self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
+        self._require("eval_images", self.eval_images >= 0, "zero or a positive number")
+        self._require("eval_images", self.eval_images != 1, "2 or more, or 0")
+        self._require("feature_extractor", self.feature_extractor == "classifier", "classifier")
+        if self.eval_images and find_spec("torchmetrics") is None:
+            raise InputError("--eval_images needs torchmetrics: `pip install diffusers-progdistill[eval]`")
+
+    def student_steps(self) -> list[int]:
+        """Sampling steps of the students, in the order in which they are made."""
+        steps = [self.start_steps // 2]
+        while steps[-1] > self.end_steps:
+            steps.append(steps[-1] // 2)
+        return steps
+
+    def updates_of(self, num_steps: int) -> int:
+        """Updates of one student; the paper doubles the last two stages, where a step has the most to learn."""
+        return self.updates_per_stage * (2 if num_steps <= 2 else 1)
