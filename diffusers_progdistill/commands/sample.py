@@ -1,0 +1,76 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..training.config import option
+from .parsing import parse
+
+
+DESCRIPTION = """Generate images with a distilled student or a teacher and save them as one picture.
+usage: progdistill sample DIR [OPTIONS]; DIR is a pipeline folder or a name on the Hub."""
+
+
+@dataclass
+class SampleConfig:
+    """Options of `progdistill sample`."""
+
+    num_images: int = option(64, "Number of images.")
+    num_inference_steps: int | None = option(None, "Sampling steps. Default: what the model was distilled for.")
+    class_labels: str | None = option(None, "Classes, such as 3,7; they are repeated over the images.")
+    output: str = option("samples.png", "The picture to write.")
+    seed: int = option(0, "Seed of the noise.")
+    batch_size: int = option(64, "Images that are generated in one go.")
+    revision: str | None = option(None, "Branch, tag or commit on the Hub, such as steps-8.")
+
+
+def main(argv: list[str]) -> int:
+    model = argv[0] if argv and not argv[0].startswith("-") else None
+    config = parse(SampleConfig, argv[1:] if model else argv, "progdistill sample", DESCRIPTION)
+    if model is None:
+        raise InputError("give the model first: progdistill sample DIR")
+    for name in ("num_images", "batch_size"):
+        if getattr(config, name) < 1:
+            raise InputError(f"--{name} must be a positive number, not {getattr(config, name)}")
+    if config.num_inference_steps is not None and config.num_inference_steps < 1:
+        raise InputError(f"--num_inference_steps must be a positive number, not {config.num_inference_steps}")
+    if not config.output.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
+        raise InputError(f"--output {config.output} must be a picture's name, such as samples.png")
+    if not Path(config.output).absolute().parent.is_dir():
+        raise InputError(f"--output {config.output} is in a folder that does not exist")
+    sample(model, config)
+    print(f"wrote {config.output}")
+    return 0
+
+
+def sample(model: str, config: SampleConfig):
+    """Load, generate, save."""
+    import torch
+    from diffusers.utils import make_image_grid
+
+    from ..evaluation.metrics import noise_of
+    from ..evaluation.pictures import to_pictures
+    from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+
+    try:
+        pipeline = ProgressiveDistillationPipeline.from_pretrained(model, revision=config.revision)
+    except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
+        raise InputError(f"{model} cannot be loaded as a pipeline: {str(error).splitlines()[0][:200]}") from error
+    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    labels = None
+    try:
+        if config.class_labels is not None:
+            given = [int(c) for c in config.class_labels.split(",")]
+            labels = [given[k % len(given)] for k in range(config.num_images)]
+        images = []
+        for first in range(0, config.num_images, config.batch_size):
+            size = min(config.batch_size, config.num_images - first)
+            noise = noise_of(config.seed, first, size, pipeline.latents_shape(1)[1:])
+            part = None if labels is None else labels[first : first + size]
+            steps = config.num_inference_steps
+            images.append(pipeline(size, part, steps, latents=noise, output_type="pt").images.cpu())
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    pictures = to_pictures(torch.cat(images).float())
+    columns = min(len(pictures), max(1, round(len(pictures) ** 0.5)))
+    pictures += [pictures[0].copy().point(lambda _: 255) for _ in range(-len(pictures) % columns)]
+    make_image_grid(pictures, len(pictures) // columns, columns).save(config.output)

@@ -1,0 +1,71 @@
+"""Sampling for measurement, and the Frechet distance of samples to the data."""
+
+import torch
+
+from ..data import ImageData
+from .features import train_classifier
+
+
+def noise_of(seed: int, first: int, count: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """Noise of images first ... first + count - 1: image k's depends on (seed, k) alone."""
+    generator = torch.Generator()
+    return torch.stack([torch.randn(shape, generator=generator.manual_seed(seed * 2**32 + k)) for k in range(first, first + count)])
+
+
+def generate(pipeline, num_images: int, num_steps: int, seed: int = 0, batch_size: int = 500, labels=None) -> torch.Tensor:
+    """
+    Images from a pipeline, the same ones whatever the batch size.
+
+    Returns:
+        `torch.Tensor` of shape `(num_images, channels, height, width)`: On the CPU, in [0, 1].
+    """
+    shape, out = pipeline.latents_shape(1)[1:], []
+    pipeline.set_progress_bar_config(disable=True)
+    count = pipeline.unet.config.num_class_embeds
+    for first in range(0, num_images, batch_size):
+        size = min(batch_size, num_images - first)
+        if count is not None:
+            labels = [k % count for k in range(first, first + size)]
+        noise = noise_of(seed, first, size, shape)
+        images = pipeline(size, latents=noise, num_inference_steps=num_steps, class_labels=labels, output_type="pt")
+        out.append(images.images.float().cpu())
+    return torch.cat(out)
+
+
+class FrechetDistance:
+    """
+    Frechet distance to a data set in the features of a seeded classifier of its labels (torchmetrics' computation).
+
+    Attributes:
+        name (`str`): What the figures are called.
+        floor (`float`): Distance of one half of the data to the other: what no sampler can be expected to beat.
+    """
+
+    name = "FD (seeded classifier)"
+
+    def __init__(self, data: ImageData, seed: int = 0, batch_size: int = 500):
+        self.features, self.batch_size = train_classifier(data, seed), batch_size
+        self.shape = (data.channels, data.resolution, data.resolution)
+        real = data.all_images().float() / 255
+        order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
+        half = len(real) // 2
+        self.metric = self._metric(real[order[:half]])
+        self.floor = self.distance(real[order[half:]])
+        self.metric = self._metric(real)
+
+    def _metric(self, real):
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        metric = FrechetInceptionDistance(
+            self.features, reset_real_features=False, normalize=True, input_img_size=self.shape
+        )
+        for images in real.split(self.batch_size):
+            metric.update(images, real=True)
+        return metric
+
+    def distance(self, images: torch.Tensor) -> float:
+        """Distance of images in [0, 1], shape `(num_images, channels, height, width)`, to the data."""
+        self.metric.reset()
+        for chunk in images.split(self.batch_size):
+            self.metric.update(chunk, real=False)
+        return self.metric.compute().item()

@@ -1,0 +1,57 @@
+"""samples.png and curve.png."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+
+def to_pictures(images: torch.Tensor, size: int = 48) -> list[Image.Image]:
+    """PIL images from `(num_images, channels, height, width)` in [0, 1]; small ones enlarged without smoothing."""
+    factor = max(1, size // images.shape[-1])
+    out = []
+    for image in (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy():
+        picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+        out.append(picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST))
+    return out
+
+
+def save_rows(rows: list[tuple[str, torch.Tensor]], path: Path):
+    """
+    One labelled row of images for each entry, the first on top, under one another.
+
+    Args:
+        rows (`list[tuple[str, torch.Tensor]]`): Label and images in [0, 1] of each row.
+        path (`Path`): The PNG to write.
+    """
+    pictures = [(label, to_pictures(images)) for label, images in rows]
+    width, height = pictures[0][1][0].size
+    margin, gap = 150, 2
+    columns = max(len(p) for _, p in pictures)
+    grid = Image.new("RGB", (margin + columns * (width + gap), len(rows) * (height + gap)), "white")
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(15)
+    for y, (label, row) in enumerate(pictures):
+        draw.text((8, y * (height + gap) + height // 2 - 9), label, fill="black", font=font)
+        for x, picture in enumerate(row):
+            grid.paste(picture, (margin + x * (width + gap), y * (height + gap)))
+    grid.save(path)
+
+
+def save_curve(students: dict[int, float], teacher: dict[int, float], floor: float, name: str, path: Path):
+    """Distance against sampling steps, both on log axes, for the students and for the teacher's own sampler."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(*zip(*sorted(teacher.items())), "o--", color="0.55", label="teacher, DDIM")
+    axes.plot(*zip(*sorted(students.items())), "o-", color="tab:blue", label="distilled students")
+    axes.axhline(floor, color="tab:green", linewidth=1, linestyle=":", label="real images, half against half")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    ticks = sorted({*students, *teacher})
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.set_xlabel("sampling steps")
+    axes.set_ylabel(f"{name}, lower is better")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=130)

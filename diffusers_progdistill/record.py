@@ -1,0 +1,110 @@
+"""chain.json: what was run, with which settings and versions, and what it cost. Written so that it is never half."""
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from . import __version__
+from .errors import InputError
+
+
+RECORD_NAME = "chain.json"
+
+
+def write_json(path: Path, content: dict):
+    """Write a JSON file in one piece: to a temporary neighbour, flushed, then renamed over the old one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what shapes the numbers."""
+    found = {"diffusers_progdistill": __version__, "python": platform.python_version()}
+    for name in ("torch", "diffusers", "accelerate", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            pass
+    return found
+
+
+class Record:
+    """
+    The record of one output folder.
+
+    Args:
+        folder (`Path`): The output folder; it may not exist yet.
+        settings (`dict`): All that changes the weights, as JSON values.
+
+    Raises:
+        [`InputError`]: If the folder holds something else, or a run with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict, own_names: tuple[str, ...] = ()):
+        self.folder, self.path = folder, folder / RECORD_NAME
+        settings = json.loads(json.dumps(settings))
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--output_dir {folder} is a file: give a folder")
+        if self.path.exists():
+            self.content = self._read()
+            self._compare(settings)
+            return
+        if folder.exists() and (foreign := [p.name for p in folder.iterdir() if p.name not in own_names]):
+            raise InputError(
+                f"--output_dir {folder} holds something else ({', '.join(sorted(foreign)[:3])}): give a new folder"
+            )
+        self.content = {"settings": settings, "versions": versions(), "stages": [], "finished": False}
+
+    def _read(self) -> dict:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content["settings"].items(), content["stages"], content["finished"]
+            return content
+        except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+            raise InputError(f"--output_dir {self.folder}: its {RECORD_NAME} cannot be read; give a new folder") from error
+
+    def _compare(self, settings: dict):
+        old = self.content["settings"]
+        changed = [
+            f"--{k} {old.get(k)} -> {settings.get(k)}" for k in sorted({*old, *settings}) if old.get(k) != settings.get(k)
+        ]
+        if changed:
+            raise InputError(
+                f"--output_dir {self.folder} holds a run with other settings ({'; '.join(changed)}): give a new folder"
+            )
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing has been written yet."""
+        return not self.path.exists()
+
+    @property
+    def finished(self) -> bool:
+        return self.content["finished"]
+
+    def stage(self, name: str) -> dict | None:
+        """The entry of a finished stage whose folder is there, else `None`."""
+        entry = next((s for s in self.content["stages"] if s["name"] == name), None)
+        return entry if entry is not None and (self.folder / name / "model_index.json").exists() else None
+
+    def add_stage(self, entry: dict):
+        """Add or replace a finished stage."""
+        kept = [s for s in self.content["stages"] if s["name"] != entry["name"]]
+        self.content["stages"] = [*kept, entry]
+        self.write()
+
+    def update(self, **values):
+        """Set top-level entries."""
+        self.content.update(values)
+        self.write()
+
+    def write(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, self.content)

@@ -1,0 +1,68 @@
+"""What a person watches: progress bar, metrics.jsonl and trackers, fed once a logging interval."""
+
+import json
+import time
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from .stages import Stage
+
+
+class Monitor:
+    """
+    Args:
+        accelerator ([`~accelerate.Accelerator`]): Its trackers are written to; only the main process shows anything.
+        folder (`Path` or `None`): Where `metrics.jsonl` is appended to; `None` for a dry run.
+        total_units (`int`): Forward units of the whole chain, for the time left.
+        done_units (`int`): Those of stages that were finished before.
+    """
+
+    def __init__(self, accelerator, folder: Path | None, total_units: int, done_units: int = 0):
+        self.accelerator, self.folder = accelerator, folder
+        self.total_units, self.done_units = total_units, done_units
+        self.began, self.units_here = time.perf_counter(), 0
+        self.paused = 0.0
+        self.bar = None
+
+    def start(self, stage: Stage, number: int, count: int, batch_size: int):
+        """A stage begins: the `number`-th of `count`."""
+        self.stage, self.batch_size = stage, batch_size
+        self.label = f"stage {number}/{count} {stage.name}"
+        self.logged_at, self.logged_update = time.perf_counter(), 0
+        self.bar = tqdm(
+            total=stage.updates,
+            desc=self.label,
+            unit="update",
+            disable=self.folder is None or not self.accelerator.is_local_main_process,
+            mininterval=0.5,
+            bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+        )
+
+    def on_update(self):
+        self.bar.update()
+        self.units_here += self.stage.units_per_update
+
+    def on_log(self, stage: Stage, update: int, loss: float, learning_rate: float):
+        """Write one line of metrics; called on logging updates by every process."""
+        now = time.perf_counter()
+        images_per_second = (update - self.logged_update) * self.batch_size / max(now - self.logged_at, 1e-9)
+        self.logged_at, self.logged_update = now, update
+        spent = now - self.began - self.paused
+        left = spent / self.units_here * max(self.total_units - self.done_units - self.units_here, 0)
+        left = tqdm.format_interval(left)
+        self.bar.set_postfix_str(f"loss {loss:.4g}, {images_per_second:.0f} images/s, whole chain {left} left")
+        values = {"loss": loss, "learning_rate": learning_rate, "images_per_second": round(images_per_second, 1)}
+        if self.folder is not None and self.accelerator.is_main_process:
+            self.write({"stage": stage.name, "update": update, **values})
+            offset = self.done_units + self.units_here
+            self.accelerator.log({f"{stage.name}/{k}": v for k, v in values.items()}, step=offset)
+
+    def write(self, line: dict):
+        """Append a line to metrics.jsonl."""
+        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def finish(self):
+        if self.bar is not None:
+            self.bar.close()

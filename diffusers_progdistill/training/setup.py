@@ -1,0 +1,128 @@
+"""What every run does before its first update: accelerator, teacher, geometry. All refusals that need files are here."""
+
+import logging
+import os
+from pathlib import Path
+
+import diffusers
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from ..errors import InputError
+from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+from .config import DistillationConfig, TrainingConfig
+
+
+logger = logging.getLogger(__name__)
+
+
+def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accelerator:
+    """The accelerator of a run; without a logging folder it has no tracker."""
+    use_tracker = logging_dir is not None and config.report_to != "none"
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=config.report_to if use_tracker else None,
+        project_dir=None if logging_dir is None else str(logging_dir),
+    )
+    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise InputError("--mixed_precision fp16 needs a GPU: use bf16 or no on a CPU")
+    # Several processes would repeat each other's notices.
+    if not accelerator.is_local_main_process:
+        diffusers.utils.logging.set_verbosity_error()
+        logging.getLogger("diffusers_progdistill").setLevel(logging.ERROR)
+    set_seed(config.seed)
+    return accelerator
+
+
+def start_trackers(accelerator: Accelerator, settings: dict):
+    """Start the tracker, if any, with the run's settings in the simple types that trackers take."""
+    simple = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in settings.items()}
+    if accelerator.log_with:
+        accelerator.init_trackers("progdistill", config=simple)
+
+
+def load_teacher(config: DistillationConfig) -> ProgressiveDistillationPipeline:
+    """
+    Load the teacher that the options name.
+
+    Raises:
+        [`InputError`]: If there is none, it is no `UNet2DModel`, or it cannot be distilled directly.
+    """
+    name = config.pretrained_teacher_model
+    if not os.path.isdir(name) and (os.path.isabs(name) or name.startswith(".") or name.count("/") != 1):
+        raise InputError(f"--pretrained_teacher_model {name} is not a folder: give a diffusers pipeline folder")
+    if os.path.isdir(name) and not os.path.exists(os.path.join(name, "model_index.json")):
+        raise InputError(f"--pretrained_teacher_model {name} has no model_index.json: give a diffusers pipeline folder")
+    options = {"revision": config.revision, "variant": config.variant, "cache_dir": config.cache_dir}
+    try:
+        pipeline = ProgressiveDistillationPipeline.from_pretrained(name, token=config.hub_token, **options)
+    except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
+        reason = str(error).split("\n")[0][:200]
+        raise InputError(f"--pretrained_teacher_model {name} cannot be loaded as a pipeline: {reason}") from error
+    if not isinstance(pipeline.unet, diffusers.UNet2DModel):
+        raise InputError(
+            f"--pretrained_teacher_model {name} has a {type(pipeline.unet).__name__}: only UNet2DModel can be distilled"
+        )
+    check_network(pipeline.unet, "--pretrained_teacher_model")
+    check_teacher(config, pipeline)
+    return pipeline
+
+
+def check_network(unet, flag: str):
+    """Refuse networks that cannot be asked at continuous timesteps or whose output is not an image."""
+    if unet.config.time_embedding_type != "positional":
+        raise InputError(
+            f"{flag}: time_embedding_type {unet.config.time_embedding_type!r} does not work at the timesteps of"
+            " continuous time; it must be 'positional'"
+        )
+    if unet.config.out_channels != unet.config.in_channels:
+        raise InputError(
+            f"{flag}: out_channels {unet.config.out_channels} must equal in_channels {unet.config.in_channels}"
+        )
+
+
+def check_teacher(config: DistillationConfig, pipeline):
+    """Refuse teachers that would have to be adopted first, and settle what the students predict."""
+    scheduler = pipeline.scheduler
+    kind = scheduler.config.prediction_type
+    if not scheduler.schedule.is_canonical:
+        raise InputError(
+            "--pretrained_teacher_model has a noise schedule that is not the canonical cosine one: give a teacher of"
+            " `progdistill train-teacher`"
+        )
+    wanted = config.prediction_type or ("v_prediction" if kind == "epsilon" else kind)
+    if wanted != kind:
+        raise InputError(f"--prediction_type {wanted} differs from the teacher's {kind}: they must be equal")
+    trained = scheduler.num_trained_steps
+    if trained is not None and trained != config.start_steps:
+        raise InputError(
+            f"--start_steps {config.start_steps} must be {trained}, the number of steps that the teacher was distilled for"
+        )
+    if kind == "epsilon":
+        logger.warning("epsilon says nothing about the image at pure noise: expect bad students of very few steps")
+    config.prediction_type = wanted
+    config.weighting = config.weighting or ("snr" if kind == "epsilon" else "truncated_snr")
+
+
+def check_resolution(resolution: int, unet_config, flag: str = "--resolution"):
+    """Refuse a resolution that the UNet's levels cannot halve."""
+    factor = 2 ** (len(unet_config["block_out_channels"]) - 1)
+    if resolution % factor:
+        raise InputError(f"{flag} {resolution} must be a multiple of {factor}: the UNet halves it {factor} fold")
+
+
+def check_batch(config: TrainingConfig, num_images: int, world: int) -> int:
+    """The global batch size, which must fit into the data set once."""
+    global_batch = config.train_batch_size * config.gradient_accumulation_steps * world
+    if global_batch > num_images:
+        raise InputError(
+            f"--train_batch_size {config.train_batch_size} makes global batches of {global_batch}, but the data set has"
+            f" {num_images} images: it must be at most that"
+        )
+    return global_batch
+
+
+def settings_of(config: TrainingConfig, data, global_batch: int) -> dict:
+    """What the weights depend on."""
+    return {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}

@@ -1,0 +1,133 @@
+"""What a stage optimises: the plan of its updates, and its loss on a batch. Base training and halving differ here only."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+
+from ..diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
+from ..diffusion.parameterization import from_sample, to_sample
+from ..diffusion.targets import HalvingGrid, halving_target
+from ..diffusion.weighting import loss_weight, weighted_loss
+
+
+@dataclass
+class Stage:
+    """
+    One stage of a run.
+
+    Attributes:
+        name (`str`): Its folder, `"teacher"` or `"steps-N"`.
+        number (`int`): Enters the seeds of its order and noise: N, or 0 for a teacher.
+        updates (`int`): Optimizer steps.
+        units_per_update (`int`): Cost in forward passes of the network: 3 for base training, 5 for a halving.
+    """
+
+    name: str
+    number: int
+    updates: int
+    units_per_update: int
+
+    @property
+    def forward_units(self) -> int:
+        return self.updates * self.units_per_update
+
+
+@dataclass
+class Batch:
+    """
+    One process's part of an update.
+
+    Attributes:
+        images (`torch.Tensor`): x in [-1, 1], shape `(batch_size, channels, height, width)`.
+        labels (`torch.Tensor` or `None`): Classes, shape `(batch_size,)`.
+        uniform (`torch.Tensor`): Numbers in [0, 1), shape `(batch_size,)`, that the times are made of.
+        noise (`torch.Tensor`): eps, of the shape of the images.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor | None
+    uniform: torch.Tensor
+    noise: torch.Tensor
+
+
+def seed_of(*numbers: int) -> int:
+    """A generator's seed from (seed, stage, update): neighbours share nothing."""
+    digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
+
+
+class Draws:
+    """The times, noise and flips of an update, drawn for the global batch and sliced (so that any split agrees)."""
+
+    def __init__(self, seed: int, stage: int, global_batch: int, device: torch.device, flip: bool):
+        self.seed, self.stage, self.global_batch, self.flip = seed, stage, global_batch, flip
+        self.device, self.generator = device, torch.Generator(device)
+
+    def of_update(self, update: int, image_shape: tuple[int, ...]):
+        """Uniform numbers, noise and flips (or `None`) of the whole global batch of one update."""
+        generator = self.generator.manual_seed(seed_of(self.seed, self.stage, update))
+        options = {"generator": generator, "device": self.device}
+        uniform = torch.rand(self.global_batch, **options)
+        flips = torch.rand(self.global_batch, **options) < 0.5 if self.flip else None
+        return uniform, torch.randn(self.global_batch, *image_shape, **options), flips
+
+    @staticmethod
+    def part(drawn, images: torch.Tensor, labels, start: int) -> Batch:
+        """The slice of an update's draws that belongs to these `uint8` images."""
+        rows = slice(start, start + len(images))
+        uniform, noise, flips = drawn
+        images = images.to(noise.device, torch.float32, non_blocking=True).div_(127.5).sub_(1)
+        if flips is not None:
+            images = torch.where(flips[rows, None, None, None], images.flip(-1), images)
+        labels = None if labels is None else labels.to(noise.device, non_blocking=True)
+        return Batch(images, labels, uniform[rows], noise[rows])
+
+
+class Objective:
+    """The loss of a network of one prediction type, given a target for x."""
+
+    def __init__(self, prediction_type: str, weighting: str, num_train_timesteps: int):
+        self.prediction_type, self.weighting = prediction_type, weighting
+        self.num_train_timesteps = num_train_timesteps
+
+    def compare(self, model, z, timestep, angle, target_x, labels) -> torch.Tensor:
+        """w(SNR) ||x~ - x(z)||^2, formed in the network's own output space (see `diffusion/weighting.py`)."""
+        output = model(z, timestep, class_labels=labels, return_dict=False)[0].float()
+        alpha, sigma = torch.cos(angle)[:, None, None, None], torch.sin(angle)[:, None, None, None]
+        if self.prediction_type == "sample_epsilon":
+            output = to_sample(output, z, alpha, sigma, self.prediction_type)
+        target = from_sample(target_x, z, alpha, sigma, self.prediction_type)
+        return weighted_loss(output - target, loss_weight(angle, self.weighting, self.prediction_type))
+
+
+class BaseObjective(Objective):
+    """Algorithm 1: the target is the image itself, at t uniform in (0, 1]."""
+
+    def __call__(self, model, batch: Batch) -> torch.Tensor:
+        time = 1 - batch.uniform
+        angle = cosine_angle(time)
+        z = add_noise(batch.images, batch.noise, angle[:, None, None, None])
+        timestep = time_to_timestep(time, self.num_train_timesteps)
+        return self.compare(model, z, timestep, angle, batch.images, batch.labels)
+
+
+class HalvingObjective(Objective):
+    """Algorithm 2: the target is where two steps of the teacher lead, at t = i/N with i uniform in 1 ... N."""
+
+    def __init__(self, teacher, teacher_type, num_steps, prediction_type, weighting, num_train_timesteps, device=None):
+        super().__init__(prediction_type, weighting, num_train_timesteps)
+        self.teacher, self.teacher_type, self.num_steps = teacher, teacher_type, num_steps
+        self.grid = HalvingGrid.create(num_steps, num_train_timesteps, device=device)
+
+    def __call__(self, model, batch: Batch) -> torch.Tensor:
+        rows = self.grid.at((batch.uniform * self.num_steps).long())
+        z = add_noise(batch.images, batch.noise, rows.angle[:, None, None, None])
+        with torch.no_grad():
+            target = halving_target(
+                lambda sample, timestep: self.teacher(sample, timestep, batch.labels, return_dict=False)[0],
+                z,
+                rows,
+                self.teacher_type,
+            )
+        return self.compare(model, z, rows.timestep, rows.angle, target, batch.labels)

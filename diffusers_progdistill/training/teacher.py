@@ -1,0 +1,129 @@
+"""Training a teacher (Algorithm 1)."""
+
+import json
+import os
+from pathlib import Path
+
+from diffusers import UNet2DModel
+
+from ..data import load_data
+from ..errors import InputError
+from ..pipelines.export import save_pipeline
+from ..record import Record
+from ..schedulers import ProgressiveDistillationScheduler
+from .config import TeacherConfig
+from .loop import train_stage
+from .monitor import Monitor
+from .setup import check_batch, check_network, check_resolution, make_accelerator, settings_of, start_trackers
+from .stages import BaseObjective, Stage
+
+
+def default_unet_config(resolution: int, channels: int) -> dict:
+    """
+    A network that fits the images: two small levels up to 16 pixels, else the layout of the DDPM networks, with one
+    more level for each doubling over 32 pixels and attention at 16.
+    """
+    if resolution <= 16:
+        widths, layers, attention = (16, 32), 1, []
+    else:
+        widths, layers, attention = (128, 256, 256, 256), 2, [1]
+        while resolution / 2 ** (len(widths) - 1) > 8:
+            widths, attention = (*widths, widths[-1]), [attention[0] + 1]
+    down = ["AttnDownBlock2D" if i in attention else "DownBlock2D" for i in range(len(widths))]
+    return {
+        "sample_size": resolution,
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": widths,
+        "layers_per_block": layers,
+        "down_block_types": tuple(down),
+        "up_block_types": tuple(b.replace("Down", "Up") for b in reversed(down)),
+        "norm_num_groups": 8 if resolution <= 16 else 32,
+        "add_attention": bool(attention),
+    }
+
+
+def load_unet_config(name: str | None) -> dict | None:
+    """The UNet2DModel config that `--model_config_name_or_path` names, or `None`."""
+    if name is None:
+        return None
+    try:
+        if os.path.isfile(name):
+            config = json.loads(Path(name).read_text())
+        else:
+            config = UNet2DModel.load_config(name)
+        if not isinstance(config, dict):
+            raise ValueError("it is not a JSON object")
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n")[0][:200]
+        raise InputError(f"--model_config_name_or_path {name} cannot be read: {reason}") from error
+    return {k: v for k, v in config.items() if not k.startswith("_")}
+
+
+def make_unet(unet_config: dict) -> UNet2DModel:
+    """The network with fresh weights."""
+    try:
+        unet = UNet2DModel(**unet_config)
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = str(error).split("\n")[0][:200]
+        raise InputError(f"--model_config_name_or_path is not a UNet2DModel's config: {reason}") from error
+    check_network(unet, "--model_config_name_or_path")
+    return unet
+
+
+def train_teacher(config: TeacherConfig) -> Path:
+    """
+    Train a diffusion model on the canonical schedule in continuous time (Algorithm 1) and save its averaged weights.
+
+    Args:
+        config ([`TeacherConfig`]): All options.
+
+    Returns:
+        `Path`: The pipeline folder. If it is there already, finished with the same settings, nothing is done.
+
+    Raises:
+        [`InputError`]: For options that cannot work, before anything is written.
+        `FloatingPointError`: If the loss stops being finite.
+    """
+    config.check()
+    folder = Path(config.output_dir)
+    accelerator = make_accelerator(config, folder)
+    unet_config = load_unet_config(config.model_config_name_or_path)
+    given = unet_config or {}
+    size = given.get("sample_size") if isinstance(given.get("sample_size"), int) else None
+    data = load_data(config, channels=given.get("in_channels", 3) if given else None, resolution=size)
+    unet_config = unet_config or default_unet_config(data.resolution, data.channels)
+    unet_config["sample_size"] = data.resolution
+    if config.class_column is not None:
+        unet_config["num_class_embeds"] = data.num_classes
+    check_resolution(data.resolution, {"block_out_channels": (224, 448, 672, 896), **unet_config})
+    global_batch = check_batch(config, len(data), accelerator.num_processes)
+    unet = make_unet(unet_config).to(accelerator.device)
+    record = Record(folder, settings_of(config, data, global_batch))
+    if record.finished:
+        accelerator.print(f"the teacher in {folder} is finished already")
+        return folder
+
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        record.write()
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+    start_trackers(accelerator, record.content["settings"])
+    if config.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    stage = Stage("teacher", 0, config.max_train_steps, units_per_update=3)
+    monitor = Monitor(accelerator, folder, stage.forward_units)
+    monitor.start(stage, 1, 1, global_batch)
+    scheduler = ProgressiveDistillationScheduler(prediction_type=config.prediction_type)
+    objective = BaseObjective(config.prediction_type, config.weighting, scheduler.config.num_train_timesteps)
+    try:
+        result = train_stage(accelerator, unet, objective, data, stage, config, monitor, config.ema_decay)
+    finally:
+        monitor.finish()
+    if accelerator.is_main_process:
+        save_pipeline(unet, scheduler, folder)
+        cost = {"updates": stage.updates, "forward_units": stage.forward_units}
+        entry = {"name": "teacher", **cost, "seconds": round(result.seconds, 1), "loss": result.loss}
+        record.update(stages=[entry], finished=True)
+    accelerator.end_training()
+    return folder
