@@ -1,0 +1,102 @@
+"""The formulas against float64 oracles written from the paper."""
+
+import math
+
+import pytest
+import torch
+
+from diffusers_progdistill.diffusion.noise_schedule import (
+    NoiseSchedule,
+    add_noise,
+    angles_of_betas,
+    canonical_betas,
+    cosine_angle,
+    get_velocity,
+    log_snr,
+)
+from diffusers_progdistill.diffusion.parameterization import PREDICTION_TYPES, from_sample, to_sample
+from diffusers_progdistill.diffusion.weighting import WEIGHTINGS, loss_weight, weighted_loss
+
+
+def angles(dtype=torch.float64):
+    return cosine_angle(torch.linspace(0, 1, 101, dtype=torch.float64)).to(dtype)
+
+
+def test_schedule_is_the_papers_cosine_with_log_snr_clipped_at_20():
+    ends = log_snr(cosine_angle(torch.tensor([0.0, 1.0], dtype=torch.float64)))
+    torch.testing.assert_close(ends, torch.tensor([20.0, -20.0], dtype=torch.float64), atol=1e-6, rtol=0)
+    time = torch.linspace(0, 1, 50, dtype=torch.float64)
+    assert (torch.cos(cosine_angle(time)) - torch.cos(math.pi * time / 2)).abs().max() < 5e-5
+
+
+def test_betas_hold_the_schedule_exactly():
+    betas = canonical_betas(1024)
+    time = torch.arange(1, 1025, dtype=torch.float64) / 1024
+    assert (angles_of_betas(betas) - cosine_angle(time)).abs().max() < 1e-12
+    assert NoiseSchedule(betas, 1024).is_canonical
+    assert NoiseSchedule([torch.tensor(b, dtype=torch.float32).item() for b in betas], 1024).is_canonical
+    assert not NoiseSchedule([0.01] * 1024, 1024).is_canonical
+
+
+def test_angle_of_a_table_is_exact_at_entries_and_monotonous_between():
+    schedule = NoiseSchedule(torch.linspace(1e-4, 0.02, 100).tolist(), 100)
+    table = torch.arange(100, dtype=torch.float64)
+    alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 100).double(), 0)
+    torch.testing.assert_close(schedule.angles(table).cos().square(), alphas_cumprod, atol=1e-12, rtol=0)
+    fine = schedule.angles(torch.linspace(-1, 99, 999, dtype=torch.float64))
+    assert (fine.diff() > 0).all() and fine[0] == 0
+    assert schedule.angle(41.25) == pytest.approx(schedule.angles(torch.tensor([41.25])).item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_conversions_recover_the_image(prediction_type):
+    x, noise = torch.randn(2, 101, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind()
+    angle = angles()[:, None]
+    alpha, sigma = angle.cos(), angle.sin()
+    z = add_noise(x, noise, angle)
+    truth = {"epsilon": noise, "sample": x, "v_prediction": get_velocity(x, noise, angle)}[prediction_type]
+    tolerance = 1e-10 / alpha.min().item() if prediction_type == "epsilon" else 1e-12
+    torch.testing.assert_close(to_sample(truth, z, alpha, sigma, prediction_type), x, atol=tolerance, rtol=0)
+    torch.testing.assert_close(from_sample(x, z, alpha, sigma, prediction_type), truth, atol=1e-10, rtol=0)
+
+
+def test_two_heads_merge_to_the_right_head_at_each_end():
+    x, noise = torch.randn(2, 2, 1, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind()
+    wrong = torch.full_like(x, 7.0)
+    for angle, output in [(math.pi / 2, torch.cat([x, wrong], 1)), (0.0, torch.cat([wrong, noise], 1))]:
+        alpha, sigma = math.cos(angle), math.sin(angle)
+        merged = to_sample(output, alpha * x + sigma * noise, alpha, sigma, "sample_epsilon")
+        torch.testing.assert_close(merged, x, atol=1e-12, rtol=0)
+    # In between, right heads give the right image.
+    merged = to_sample(torch.cat([x, noise], 1), 0.6 * x + 0.8 * noise, 0.6, 0.8, "sample_epsilon")
+    torch.testing.assert_close(merged, x, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_weights_are_finite_and_weight_the_error_of_x(weighting, prediction_type):
+    single = loss_weight(angles(torch.float32), weighting, prediction_type)
+    assert torch.isfinite(single).all() and (single >= 0).all()
+    angle = angles()[1:-1]
+    snr = torch.exp(log_snr(angle))
+    of_x = {
+        "snr": snr,
+        "truncated_snr": snr.clamp(min=1),
+        "snr_plus_one": snr + 1,
+        "constant": torch.ones_like(snr),
+    }[weighting]
+    z, x_hat, x = torch.randn(3, 99, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind()
+    outputs = [from_sample(v, z, angle.cos(), angle.sin(), prediction_type) for v in (x_hat, x)]
+    ours = loss_weight(angle, weighting, prediction_type) * (outputs[0] - outputs[1]) ** 2
+    torch.testing.assert_close(ours, of_x * (x_hat - x) ** 2, rtol=1e-8, atol=1e-12)
+
+
+def test_loss_is_the_mean_over_images_of_the_weighted_mean_over_pixels():
+    error = torch.tensor([[[[1.0, 3.0]]], [[[2.0, 2.0]]]])
+    assert weighted_loss(error, torch.tensor([1.0, 10.0])).item() == pytest.approx((5 + 40) / 2)
+
+
+@pytest.mark.parametrize("call", [lambda: loss_weight(angles(), "nope", "epsilon"), lambda: to_sample(1, 1, 1, 1, "nope")])
+def test_unknown_names_are_refused(call):
+    with pytest.raises(ValueError, match="must be one of"):
+        call()

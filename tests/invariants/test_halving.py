@@ -1,0 +1,107 @@
+"""Invariants 1-3: the student lands where the teacher lands, a perfect student has no loss, and the Gaussian case."""
+
+import math
+
+import pytest
+import torch
+
+from diffusers_progdistill import ProgressiveDistillationScheduler
+from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE, cosine_angle
+from diffusers_progdistill.diffusion.parameterization import from_sample
+from diffusers_progdistill.diffusion.targets import HalvingGrid, halving_target
+from diffusers_progdistill.training.stages import Batch, HalvingObjective
+
+
+STEPS = [1, 2, 3, 4, 6, 8, 16, 48, 64, 128, 256, 512, 1024, 2048, 4096]
+
+
+def teacher(z, timestep, labels=None, return_dict=False):
+    """A nonlinear teacher of v, different at every timestep."""
+    t = (timestep[:, None, None, None] + 1) / 1024
+    return torch.tanh(z * (1 + t)) + torch.sin(7 * t + z)
+
+
+def ddim(z, x, angle, angle_next):
+    """Algorithm 2's DDIM step as the paper writes it."""
+    a, s, an, sn = angle.cos(), angle.sin(), angle_next.cos(), angle_next.sin()
+    return an * x + (sn / s) * (z - a * x)
+
+
+def exact_angles(num_steps):
+    """phi at t, t' and t'' for i = 1 ... N, with clean data at the end: written from the paper, not from the package."""
+    i = torch.arange(1, num_steps + 1, dtype=torch.float64)
+    t, mid, end = i / num_steps, (i - 0.5) / num_steps, (i - 1) / num_steps
+    angles = [ANGLE_RANGE * v + ANGLE_MIN for v in (t, mid, end)]
+    angles[2][0] = 0.0
+    return t, mid, [a[:, None, None, None] for a in angles]
+
+
+def two_teacher_steps(z, num_steps):
+    t, mid, (angle, angle_mid, angle_end) = exact_angles(num_steps)
+    x = angle.cos() * z - angle.sin() * teacher(z, 1024 * t - 1)
+    z_mid = ddim(z, x, angle, angle_mid)
+    x = angle_mid.cos() * z_mid - angle_mid.sin() * teacher(z_mid, 1024 * mid - 1)
+    return ddim(z_mid, x, angle_mid, angle_end)
+
+
+@pytest.mark.parametrize("num_steps", STEPS)
+def test_one_student_step_lands_where_two_teacher_steps_land(num_steps):
+    z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(num_steps))
+    target = halving_target(teacher, z, HalvingGrid.create(num_steps, 1024, torch.float64), "v_prediction")
+    _, _, (angle, _, angle_end) = exact_angles(num_steps)
+    landed = ddim(z, target, angle, angle_end)
+    assert (landed - two_teacher_steps(z, num_steps)).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("num_steps", [2, 4, 64])
+def test_target_is_the_papers_inversion(num_steps):
+    z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target = halving_target(teacher, z, HalvingGrid.create(num_steps, 1024, torch.float64), "v_prediction")
+    _, _, (angle, _, end) = exact_angles(num_steps)
+    ratio = end.sin() / angle.sin()
+    inverted = (two_teacher_steps(z, num_steps) - ratio * z) / (end.cos() - ratio * angle.cos())
+    torch.testing.assert_close(target, inverted, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "sample", "epsilon"])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 64, 4096])
+def test_a_student_equal_to_the_composite_has_no_loss(num_steps, prediction_type):
+    # epsilon at t = 1 amplifies rounding by 2e4 in x, but its own loss is on epsilon and stays small.
+    objective = HalvingObjective(teacher, "v_prediction", num_steps, prediction_type, "truncated_snr", 1024)
+    objective.grid = HalvingGrid.create(num_steps, 1024, torch.float64)
+    objective.weighting = "snr" if prediction_type == "epsilon" else "truncated_snr"
+    size = num_steps
+    shape = (size, 1, 1, 1)
+    generator = torch.Generator().manual_seed(1)
+    images, noise = (torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(2))
+    uniform = (torch.arange(size, dtype=torch.float64) + 0.5) / num_steps
+    _, _, (angle, _, end) = exact_angles(num_steps)
+
+    class Student:
+        def __call__(self, z, timestep, class_labels=None, return_dict=False):
+            landed = two_teacher_steps(z, num_steps)
+            x = (landed - (end.sin() / angle.sin()) * z) / (torch.sin(angle - end) / angle.sin())
+            return (Double(from_sample(x, z, angle.cos(), angle.sin(), prediction_type)),)
+
+    # The loss itself is formed in float32 in training; here everything stays in float64.
+    class Double(torch.Tensor):
+        def float(self):
+            return self.as_subclass(torch.Tensor)
+
+    objective.teacher = lambda z, t, labels, return_dict: (teacher(z, t),)
+    loss = objective(Student(), Batch(images, None, uniform, noise))
+    assert loss.item() <= 1e-24
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 8, 32, 256, 1024])
+def test_gaussian_data_shrink_by_the_closed_form(num_steps):
+    scheduler = ProgressiveDistillationScheduler()
+    scheduler.set_timesteps(num_steps)
+    z = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    for timestep in scheduler.timesteps:
+        z = scheduler.step(torch.zeros_like(z), timestep, z).prev_sample
+    a, b = ANGLE_RANGE, ANGLE_MIN
+    exact = math.cos(a / num_steps) ** (num_steps - 1) * math.cos(a / num_steps + b)
+    assert z.item() == pytest.approx(exact, abs=1e-12)
+    assert z.item() == pytest.approx(math.cos(math.pi / (2 * num_steps)) ** num_steps, abs=1e-4)
+    assert cosine_angle(1.0) == pytest.approx(math.pi / 2, abs=1e-4)

@@ -1,0 +1,130 @@
+"""Training and distilling end to end, small."""
+
+import json
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from diffusers_progdistill import ProgressiveDistillationPipeline
+from diffusers_progdistill.errors import InputError
+from diffusers_progdistill.training.chain import distill
+from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
+from diffusers_progdistill.training.teacher import train_teacher
+
+
+def chain(teacher, folder, **options):
+    options = {"start_steps": 8, "end_steps": 1, "updates_per_stage": 3, "train_batch_size": 16, **options}
+    return DistillationConfig(
+        pretrained_teacher_model=str(teacher),
+        output_dir=str(folder),
+        dataset_name="digits",
+        report_to="none",
+        learning_rate=1e-3,
+        logging_steps=2,
+        **options,
+    )
+
+
+def weights(folder):
+    return ProgressiveDistillationPipeline.from_pretrained(folder).unet.state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_teacher_and_chain_leave_what_they_promise(tmp_path, capsys):
+    teacher = TeacherConfig(
+        output_dir=str(tmp_path / "run" / "teacher"), dataset_name="digits", report_to="none", max_train_steps=4,
+        train_batch_size=16, lr_warmup_steps=2,
+    )  # fmt: skip
+    train_teacher(teacher)
+    config = chain(tmp_path / "run" / "teacher", tmp_path / "run", eval_images=20, use_ema=True)
+    distill(config)
+    folder = tmp_path / "run"
+    record = json.loads((folder / "chain.json").read_text())
+    assert [s["name"] for s in record["stages"]] == ["steps-4", "steps-2", "steps-1"] and record["finished"]
+    assert [s["updates"] for s in record["stages"]] == [3, 6, 6]
+    assert [s["forward_units"] for s in record["stages"]] == [15, 30, 30]
+    assert set(record["evaluation"]["students"]) == {"4", "2", "1"}
+    assert set(record["evaluation"]["teacher"]) == {"256", "4", "2", "1"}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(x["stage"], x["update"]) for x in lines][:2] == [("steps-4", 2), ("steps-4", 3)]
+    assert (folder / "samples.png").exists() and (folder / "curve.png").exists()
+    for steps in (4, 2, 1):
+        assert type(DiffusionPipeline.from_pretrained(folder / f"steps-{steps}")).__name__ == "DDIMPipeline"
+        assert ProgressiveDistillationPipeline.from_pretrained(folder / f"steps-{steps}").num_trained_steps == steps
+    assert "real images" in capsys.readouterr().out
+
+    before = (folder / "chain.json").read_bytes()
+    distill(config), train_teacher(teacher)
+    assert "finished already" in capsys.readouterr().out and (folder / "chain.json").read_bytes() == before
+
+
+def test_an_unfinished_chain_goes_on_where_it_was(teacher_folder, tmp_path):
+    distill(chain(teacher_folder, tmp_path / "whole"))
+    distill(chain(teacher_folder, tmp_path / "cut"))
+    record = json.loads((tmp_path / "cut" / "chain.json").read_text())
+    record["stages"], record["finished"] = record["stages"][:1], False
+    (tmp_path / "cut" / "chain.json").write_text(json.dumps(record))
+    distill(chain(teacher_folder, tmp_path / "cut"))
+    assert same(weights(tmp_path / "whole" / "steps-1"), weights(tmp_path / "cut" / "steps-1"))
+    lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == len((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines())
+
+
+def test_accumulated_halves_follow_the_same_trajectory(teacher_folder, tmp_path):
+    options = {"end_steps": 4, "updates_per_stage": 50}
+    distill(chain(teacher_folder, tmp_path / "one", **options))
+    distill(chain(teacher_folder, tmp_path / "two", **options, **{"train_batch_size": 8}, gradient_accumulation_steps=2))
+    a, b = weights(tmp_path / "one" / "steps-4"), weights(tmp_path / "two" / "steps-4")
+    flat = [torch.cat([v.flatten() for v in w.values()]).double() for w in (a, b)]
+    assert (flat[0] - flat[1]).norm() / flat[0].norm() <= 2e-5
+
+
+def test_distilling_brings_the_student_nearer_to_two_teacher_steps(teacher_folder, tmp_path):
+    distill(chain(teacher_folder, tmp_path, end_steps=2, start_steps=4, updates_per_stage=60))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    noise = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def final(folder, steps):
+        pipeline = ProgressiveDistillationPipeline.from_pretrained(folder)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(64, latents=noise, num_inference_steps=steps, output_type="latent").images
+
+    wanted = final(teacher_folder, 4)
+    error = (final(tmp_path / "steps-2", 2) - wanted).square().mean()
+    assert error < 0.5 * (final(teacher_folder, 2) - wanted).square().mean()
+
+
+def test_other_settings_and_other_files_are_refused(teacher_folder, tmp_path):
+    distill(chain(teacher_folder, tmp_path / "run", end_steps=4))
+    with pytest.raises(InputError, match="--learning_rate|--seed 0 -> 1"):
+        distill(chain(teacher_folder, tmp_path / "run", end_steps=4, seed=1))
+    with pytest.raises(InputError, match="global_batch_size 16 -> 32"):
+        distill(chain(teacher_folder, tmp_path / "run", end_steps=4, train_batch_size=32))
+    distill(chain(teacher_folder, tmp_path / "run", end_steps=4, train_batch_size=8, gradient_accumulation_steps=2))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match="thesis.tex"):
+        distill(chain(teacher_folder, tmp_path / "other"))
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_students(teacher_folder, tmp_path):
+    config = chain(teacher_folder, tmp_path)
+    distill(config)
+    record = json.loads((tmp_path / "chain.json").read_text())
+    record["stages"], record["finished"], record["settings"]["learning_rate"] = record["stages"][:1], False, 1e38
+    (tmp_path / "chain.json").write_text(json.dumps(record))
+    config.learning_rate = 1e38
+    with pytest.raises(FloatingPointError, match=r"steps-2 is \S+ at update \d"):
+        distill(config)
+    assert (tmp_path / "steps-4" / "model_index.json").exists()
+
+
+def test_dry_run_writes_nothing(teacher_folder, tmp_path, capsys):
+    distill(chain(teacher_folder, tmp_path / "none", dry_run=True))
+    out = capsys.readouterr().out
+    assert not (tmp_path / "none").exists() and "forward units" in out and "2 -> 1" in out
