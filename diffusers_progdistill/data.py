@@ -59,7 +59,9 @@ class ImageData(Dataset):
         class_names (`list[str]` or `None`): Their names, if the data set has them.
     """
 
-    def __init__(self, entries, labels, channels, resolution, center_crop=True, class_names=None, source="--dataset_name"):
+    def __init__(
+        self, entries, labels, channels, resolution, center_crop=True, class_names=None, source="--dataset_name"
+    ):
         self.channels, self.resolution, self.center_crop = channels, resolution, center_crop
         self.class_names, self._entries = class_names, entries
         readable, images = list(range(len(entries))), None
@@ -118,7 +120,9 @@ def load_digits(config) -> ImageData:
     try:
         from sklearn.datasets import load_digits as load
     except ImportError:
-        raise InputError("--dataset_name digits needs scikit-learn: `pip install diffusers-progdistill[demo]`") from None
+        raise InputError(
+            "--dataset_name digits needs scikit-learn: `pip install diffusers-progdistill[demo]`"
+        ) from None
     raw = load()
     arrays = np.round(raw.images * (255 / 16)).astype(np.uint8)
     names = [str(d) for d in range(10)]

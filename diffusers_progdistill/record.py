@@ -68,12 +68,16 @@ class Record:
             content["settings"].items(), content["stages"], content["finished"]
             return content
         except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-            raise InputError(f"--output_dir {self.folder}: its {RECORD_NAME} cannot be read; give a new folder") from error
+            raise InputError(
+                f"--output_dir {self.folder}: its {RECORD_NAME} cannot be read; give a new folder"
+            ) from error
 
     def _compare(self, settings: dict):
         old = self.content["settings"]
         changed = [
-            f"--{k} {old.get(k)} -> {settings.get(k)}" for k in sorted({*old, *settings}) if old.get(k) != settings.get(k)
+            f"--{k} {old.get(k)} -> {settings.get(k)}"
+            for k in sorted({*old, *settings})
+            if old.get(k) != settings.get(k)
         ]
         if changed:
             raise InputError(

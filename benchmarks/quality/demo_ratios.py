@@ -1,6 +1,6 @@
 """FD ratios of a finished chain against its teacher: same noise on both sides, median and range over sampling seeds.
 
-    python benchmarks/quality/demo_ratios.py demo-digits
+python benchmarks/quality/demo_ratios.py demo-digits
 """
 
 import argparse
@@ -29,11 +29,14 @@ def main():
 
     def distances(pipeline, steps):
         return [
-            metric.distance(generate(pipeline, options.num_images, steps, seed)) for seed in range(1, options.seeds + 1)
+            metric.distance(generate(pipeline, options.num_images, steps, seed))
+            for seed in range(1, options.seeds + 1)
         ]
 
     def show(name, values, limit=""):
-        print(f"{name:<36}{statistics.median(values):8.3f}  [{min(values):.3f}, {max(values):.3f}]  {limit}", flush=True)
+        print(
+            f"{name:<36}{statistics.median(values):8.3f}  [{min(values):.3f}, {max(values):.3f}]  {limit}", flush=True
+        )
 
     reference = distances(teacher, 256)
     show("teacher, DDIM 256 steps", reference, f"floor {metric.floor:.3f}")

@@ -43,7 +43,9 @@ def chain_config(folder: Path, scale: float = 1.0) -> DistillationConfig:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("progdistill demo", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("--output_dir", default="demo-digits", help="Where everything is written (default: %(default)s).")
+    parser.add_argument(
+        "--output_dir", default="demo-digits", help="Where everything is written (default: %(default)s)."
+    )
     parser.add_argument(
         "--scale", type=float, default=1.0, help="Fraction of the updates and images; less is faster and worse."
     )

@@ -51,7 +51,9 @@ def flags_of_yaml(path: str, parser: OneLineParser) -> list[str]:
         action = known.get(key) if isinstance(key, str) and key != "config" else None
         if action is None:
             near = difflib.get_close_matches(str(key), known, 1)
-            raise InputError(f"--config {path}: unknown option {key!r}" + (f"; did you mean {near[0]}?" if near else ""))
+            raise InputError(
+                f"--config {path}: unknown option {key!r}" + (f"; did you mean {near[0]}?" if near else "")
+            )
         if isinstance(value, (dict, list)):
             raise InputError(f"--config {path}: {key} must be a single value, not a {type(value).__name__}")
         if value is None:

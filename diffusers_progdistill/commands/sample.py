@@ -45,12 +45,13 @@ def main(argv: list[str]) -> int:
 def sample(model: str, config: SampleConfig):
     """Load, generate, save."""
     import torch
-    from diffusers.utils import make_image_grid
+    from diffusers.utils import logging, make_image_grid
 
     from ..evaluation.metrics import noise_of
     from ..evaluation.pictures import to_pictures
     from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 
+    logging.disable_progress_bar()
     try:
         pipeline = ProgressiveDistillationPipeline.from_pretrained(model, revision=config.revision)
     except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user

@@ -9,10 +9,14 @@ from .features import train_classifier
 def noise_of(seed: int, first: int, count: int, shape: tuple[int, ...]) -> torch.Tensor:
     """Noise of images first ... first + count - 1: image k's depends on (seed, k) alone."""
     generator = torch.Generator()
-    return torch.stack([torch.randn(shape, generator=generator.manual_seed(seed * 2**32 + k)) for k in range(first, first + count)])
+    return torch.stack(
+        [torch.randn(shape, generator=generator.manual_seed(seed * 2**32 + k)) for k in range(first, first + count)]
+    )
 
 
-def generate(pipeline, num_images: int, num_steps: int, seed: int = 0, batch_size: int = 500, labels=None) -> torch.Tensor:
+def generate(
+    pipeline, num_images: int, num_steps: int, seed: int = 0, batch_size: int = 500, labels=None
+) -> torch.Tensor:
     """
     Images from a pipeline, the same ones whatever the batch size.
 

@@ -402,9 +402,7 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         angles = self.schedule.angles(torch.as_tensor(timesteps, device=like.device)).flatten()
         return angles.view(-1, *[1] * (like.ndim - 1))
 
-    def add_noise(
-        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-    ) -> torch.Tensor:
+    def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """
         The forward process z = alpha x + sigma eps.
 

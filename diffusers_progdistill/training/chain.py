@@ -182,7 +182,9 @@ class Report:
     def add_student(self, stage: Stage, pipeline) -> float:
         """Add a finished student; returns the seconds it took, which are not training."""
         began = time.perf_counter()
-        self.rows.append((f"{stage.number} step{'s' * (stage.number > 1)}", generate(pipeline, GRID_COLUMNS, stage.number)))
+        self.rows.append(
+            (f"{stage.number} step{'s' * (stage.number > 1)}", generate(pipeline, GRID_COLUMNS, stage.number))
+        )
         self._measure("students", pipeline, stage.number)
         self._measure("teacher", self.teacher, stage.number)
         save_rows(self.rows, self.record.folder / "samples.png")
@@ -237,5 +239,7 @@ def print_plan(config, pipeline, data, plan: list[Stage], accelerator, global_ba
             f"  {2 * stage.number:>5} -> {stage.number:<5} steps {stage.updates:>9,} updates"
             f" {stage.forward_units:>11,} forward units  about {stage.updates * per_update:,.0f} s"
         )
-    print(f"  total {sum(s.forward_units for s in plan):,} forward units, about {total * per_update:,.0f} s of training")
+    print(
+        f"  total {sum(s.forward_units for s in plan):,} forward units, about {total * per_update:,.0f} s of training"
+    )
     print("nothing was written (--dry_run)")

@@ -112,7 +112,8 @@ class TeacherConfig(TrainingConfig):
 
     output_dir: str = option("teacher", "The finished teacher: a pipeline folder.")
     model_config_name_or_path: str | None = option(
-        None, "A UNet2DModel's config.json, its folder or its name on the Hub. Default: a network that fits the images."
+        None,
+        "A UNet2DModel's config.json, its folder or its name on the Hub. Default: a network that fits the images.",
     )
     max_train_steps: int = option(100_000, "Number of updates.")
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = option(
@@ -157,7 +158,9 @@ class DistillationConfig(TrainingConfig):
 
     eval_images: int = option(0, "Images that each student is measured with; 0 makes a picture of samples only.")
     eval_batch_size: int = option(500, "Images that are generated in one go.")
-    feature_extractor: str = option("classifier", "Features of the Frechet distance: a classifier of the data's labels.")
+    feature_extractor: str = option(
+        "classifier", "Features of the Frechet distance: a classifier of the data's labels."
+    )
     dry_run: bool = option(False, "Print the plan, with a time estimated from a few updates, and write nothing.")
 
     _positive = ("start_steps", "end_steps", "updates_per_stage", "eval_batch_size")

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import diffusers
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
@@ -18,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accelerator:
     """The accelerator of a run; without a logging folder it has no tracker."""
+    if config.mixed_precision == "fp16" and not torch.accelerator.is_available():
+        raise InputError("--mixed_precision fp16 needs a GPU: use bf16 or no on a CPU")
+    # A person watches our own bar; diffusers' bar for loading two components says nothing.
+    diffusers.utils.logging.disable_progress_bar()
     use_tracker = logging_dir is not None and config.report_to != "none"
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -25,8 +30,6 @@ def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accele
         log_with=config.report_to if use_tracker else None,
         project_dir=None if logging_dir is None else str(logging_dir),
     )
-    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise InputError("--mixed_precision fp16 needs a GPU: use bf16 or no on a CPU")
     # Several processes would repeat each other's notices.
     if not accelerator.is_local_main_process:
         diffusers.utils.logging.set_verbosity_error()
@@ -53,7 +56,9 @@ def load_teacher(config: DistillationConfig) -> ProgressiveDistillationPipeline:
     if not os.path.isdir(name) and (os.path.isabs(name) or name.startswith(".") or name.count("/") != 1):
         raise InputError(f"--pretrained_teacher_model {name} is not a folder: give a diffusers pipeline folder")
     if os.path.isdir(name) and not os.path.exists(os.path.join(name, "model_index.json")):
-        raise InputError(f"--pretrained_teacher_model {name} has no model_index.json: give a diffusers pipeline folder")
+        raise InputError(
+            f"--pretrained_teacher_model {name} has no model_index.json: give a diffusers pipeline folder"
+        )
     options = {"revision": config.revision, "variant": config.variant, "cache_dir": config.cache_dir}
     try:
         pipeline = ProgressiveDistillationPipeline.from_pretrained(name, token=config.hub_token, **options)

@@ -85,20 +85,29 @@ def test_a_teacher_that_would_have_to_be_adopted_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_pages(command):
     run = subprocess.run(
-        [sys.executable, "-m", "diffusers_progdistill.commands.main", command, "--help"], capture_output=True, text=True
+        [sys.executable, "-m", "diffusers_progdistill.commands.main", command, "--help"],
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0 and "usage: progdistill" in run.stdout
 
 
 def test_help_and_import_need_no_torch():
-    code = "import sys, diffusers_progdistill; from diffusers_progdistill.commands.main import main; main(['--help']); "
-    code += "assert 'torch' not in sys.modules and 'transformers.utils' not in sys.modules or 'torch' not in sys.modules"
+    code = (
+        "import sys, diffusers_progdistill; from diffusers_progdistill.commands.main import main; main(['--help']); "
+    )
+    code += (
+        "assert 'torch' not in sys.modules and 'transformers.utils' not in sys.modules or 'torch' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def test_sample_writes_a_grid(teacher_folder, tmp_path, capsys):
     out = tmp_path / "grid.png"
-    assert main(["sample", str(teacher_folder), "--num_images", "5", "--num_inference_steps", "2", "--output", str(out)]) == 0
+    assert (
+        main(["sample", str(teacher_folder), "--num_images", "5", "--num_inference_steps", "2", "--output", str(out)])
+        == 0
+    )
     assert out.exists()
     assert main(["sample", str(teacher_folder), "--output", str(out)]) == 2
     assert "num_inference_steps" in capsys.readouterr().err
@@ -114,7 +123,16 @@ def test_the_example_scripts_run_under_accelerate(teacher_folder, tmp_path):
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "run" / "steps-4" / "model_index.json").exists()
     script = "examples/train_teacher.py"
-    args = ["--dataset_name", "digits", "--output_dir", tmp_path / "t", "--max_train_steps", "2", "--report_to", "none"]
+    args = [
+        "--dataset_name",
+        "digits",
+        "--output_dir",
+        tmp_path / "t",
+        "--max_train_steps",
+        "2",
+        "--report_to",
+        "none",
+    ]
     run = subprocess.run([*launch, script, *map(str, args)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 

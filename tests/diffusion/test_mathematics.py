@@ -96,7 +96,9 @@ def test_loss_is_the_mean_over_images_of_the_weighted_mean_over_pixels():
     assert weighted_loss(error, torch.tensor([1.0, 10.0])).item() == pytest.approx((5 + 40) / 2)
 
 
-@pytest.mark.parametrize("call", [lambda: loss_weight(angles(), "nope", "epsilon"), lambda: to_sample(1, 1, 1, 1, "nope")])
+@pytest.mark.parametrize(
+    "call", [lambda: loss_weight(angles(), "nope", "epsilon"), lambda: to_sample(1, 1, 1, 1, "nope")]
+)
 def test_unknown_names_are_refused(call):
     with pytest.raises(ValueError, match="must be one of"):
         call()

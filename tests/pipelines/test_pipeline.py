@@ -33,7 +33,9 @@ def test_output_types_and_tuple():
     assert array.shape == (3, 8, 8, 1) and tensor.shape == (3, 1, 8, 8) and pictures[0].size == (8, 8)
     np.testing.assert_allclose(array, tensor.permute(0, 2, 3, 1).numpy())
     assert 0 <= array.min() and array.max() <= 1
-    np.testing.assert_array_equal(pipeline(3, generator=torch.manual_seed(0), output_type="np", return_dict=False)[0], array)
+    np.testing.assert_array_equal(
+        pipeline(3, generator=torch.manual_seed(0), output_type="np", return_dict=False)[0], array
+    )
     assert pipeline.num_timesteps == 4
 
 
@@ -41,7 +43,10 @@ def test_generators_are_used_as_ddim_pipeline_uses_them():
     unet = tiny_unet()
     pipeline = make(unet)
     stock = DDIMPipeline(unet, DDIMScheduler.from_config(pipeline.scheduler.config))
-    for generators in (lambda: torch.Generator().manual_seed(3), lambda: [torch.Generator().manual_seed(k) for k in range(3)]):
+    for generators in (
+        lambda: torch.Generator().manual_seed(3),
+        lambda: [torch.Generator().manual_seed(k) for k in range(3)],
+    ):
         for eta in (0.0, 0.5):
             a = images(pipeline, generator=generators(), eta=eta)
             b = images(stock, generator=generators(), eta=eta, num_inference_steps=4)

@@ -77,7 +77,9 @@ def test_an_unfinished_chain_goes_on_where_it_was(teacher_folder, tmp_path):
 def test_accumulated_halves_follow_the_same_trajectory(teacher_folder, tmp_path):
     options = {"end_steps": 4, "updates_per_stage": 50}
     distill(chain(teacher_folder, tmp_path / "one", **options))
-    distill(chain(teacher_folder, tmp_path / "two", **options, **{"train_batch_size": 8}, gradient_accumulation_steps=2))
+    distill(
+        chain(teacher_folder, tmp_path / "two", **options, **{"train_batch_size": 8}, gradient_accumulation_steps=2)
+    )
     a, b = weights(tmp_path / "one" / "steps-4"), weights(tmp_path / "two" / "steps-4")
     flat = [torch.cat([v.flatten() for v in w.values()]).double() for w in (a, b)]
     assert (flat[0] - flat[1]).norm() / flat[0].norm() <= 2e-5
