@@ -1,4 +1,4 @@
-"""Training images by Hub name, local folder or parquet file, as bytes of one resolution; and the order they come in."""
+"""Training images by Hub name, local folder or parquet file, as bytes of one resolution; and their order."""
 
 import io
 import logging
@@ -225,7 +225,7 @@ class GlobalOrder(Sampler):
     The order of the data as a function of (seed, stage, epoch) alone, sliced for one process.
 
     Each update takes the next `global_batch` images of the epoch's permutation; an incomplete last batch is dropped.
-    Part m of process r takes slice m * world + r, so that any split of the same global batch trains on the same images.
+    Part m of process r takes slice m * world + r: any split of the same global batch trains on the same images.
     """
 
     def __init__(self, num_images, global_batch, parts, rank, world, seed, stage, updates, first_update=0):

@@ -1,6 +1,7 @@
 """Distil a diffusers model into few-step students; the options of `progdistill distill`.
 
-accelerate launch examples/train_progressive_distillation.py --pretrained_teacher_model my-teacher --dataset_name digits
+accelerate launch examples/train_progressive_distillation.py \\
+    --pretrained_teacher_model my-teacher --dataset_name digits
 """
 
 import sys

@@ -6,8 +6,8 @@ from ..errors import InputError
 from ..training.config import DistillationConfig, TeacherConfig
 
 
-DESCRIPTION = """Train a small teacher of scikit-learn's 1,797 handwritten digits and distil it from 64 steps to 1, on a
-CPU in minutes. OUTPUT_DIR gets the teacher, a student for each of 32, 16, 8, 4, 2 and 1 steps, samples.png and
+DESCRIPTION = """Train a small teacher of scikit-learn's 1,797 handwritten digits and distil it from 64 steps to 1, on
+a CPU in minutes. OUTPUT_DIR gets the teacher, a student for each of 32, 16, 8, 4, 2 and 1 steps, samples.png and
 curve.png. A second call says that it is finished, or continues what was interrupted."""
 
 SHARED = {"dataset_name": "digits", "train_batch_size": 64, "adam_beta2": 0.99, "report_to": "none"}

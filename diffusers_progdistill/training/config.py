@@ -93,7 +93,7 @@ class TrainingConfig:
         self._require("report_to", self.report_to in known, f"none or one of {', '.join(known)}")
         if self.report_to == "wandb" and self.hub_token is not None:
             raise InputError(
-                "--hub_token with --report_to wandb would show the token to the tracker: use `hf auth login` or HF_TOKEN"
+                "--hub_token with --report_to wandb shows the token to the tracker: use `hf auth login` or HF_TOKEN"
             )
         if find_spec(self.report_to) is None:
             raise InputError(f"--report_to {self.report_to} is not installed: `pip install {self.report_to}`, or none")

@@ -116,7 +116,7 @@ def train_stage(
             last_log = done
             if not mean_loss < float("inf"):
                 raise FloatingPointError(
-                    f"the loss of stage {stage.name} is {mean_loss} at update {done}; a lower --learning_rate may help."
+                    f"the loss of stage {stage.name} is {mean_loss} at update {done}; try a lower --learning_rate."
                     " Finished students are kept"
                 )
             monitor.on_log(stage, done, mean_loss, learning_rate)

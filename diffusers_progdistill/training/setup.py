@@ -1,4 +1,4 @@
-"""What every run does before its first update: accelerator, teacher, geometry. All refusals that need files are here."""
+"""What every run does before its first update, and all refusals that need the files: teacher, geometry, batch."""
 
 import logging
 import os
@@ -67,7 +67,7 @@ def load_teacher(config: DistillationConfig) -> ProgressiveDistillationPipeline:
         raise InputError(f"--pretrained_teacher_model {name} cannot be loaded as a pipeline: {reason}") from error
     if not isinstance(pipeline.unet, diffusers.UNet2DModel):
         raise InputError(
-            f"--pretrained_teacher_model {name} has a {type(pipeline.unet).__name__}: only UNet2DModel can be distilled"
+            f"--pretrained_teacher_model {name} has a {type(pipeline.unet).__name__}: it must be a UNet2DModel"
         )
     check_network(pipeline.unet, "--pretrained_teacher_model")
     check_teacher(config, pipeline)
@@ -101,9 +101,7 @@ def check_teacher(config: DistillationConfig, pipeline):
         raise InputError(f"--prediction_type {wanted} differs from the teacher's {kind}: they must be equal")
     trained = scheduler.num_trained_steps
     if trained is not None and trained != config.start_steps:
-        raise InputError(
-            f"--start_steps {config.start_steps} must be {trained}, the number of steps that the teacher was distilled for"
-        )
+        raise InputError(f"--start_steps {config.start_steps} must be {trained}, which the teacher was distilled for")
     if kind == "epsilon":
         logger.warning("epsilon says nothing about the image at pure noise: expect bad students of very few steps")
     config.prediction_type = wanted
@@ -122,7 +120,7 @@ def check_batch(config: TrainingConfig, num_images: int, world: int) -> int:
     global_batch = config.train_batch_size * config.gradient_accumulation_steps * world
     if global_batch > num_images:
         raise InputError(
-            f"--train_batch_size {config.train_batch_size} makes global batches of {global_batch}, but the data set has"
+            f"--train_batch_size {config.train_batch_size} makes batches of {global_batch}, but the data set has"
             f" {num_images} images: it must be at most that"
         )
     return global_batch

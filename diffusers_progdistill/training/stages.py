@@ -1,4 +1,4 @@
-"""What a stage optimises: the plan of its updates, and its loss on a batch. Base training and halving differ here only."""
+"""What a stage optimises: its updates and its loss. Base training and halving differ here only."""
 
 import hashlib
 from dataclasses import dataclass

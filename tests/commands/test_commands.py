@@ -9,8 +9,16 @@ from diffusers_progdistill.commands.main import COMMANDS, main
 
 
 def distill_args(teacher, folder, *more):
-    return ["distill", "--pretrained_teacher_model", str(teacher), "--dataset_name", "digits", "--output_dir", str(folder),
-            "--start_steps", "8", "--end_steps", "4", "--updates_per_stage", "2", "--report_to", "none", *more]  # fmt: skip
+    options = {
+        "pretrained_teacher_model": teacher,
+        "dataset_name": "digits",
+        "output_dir": folder,
+        "start_steps": 8,
+        "end_steps": 4,
+        "updates_per_stage": 2,
+        "report_to": "none",
+    }
+    return ["distill", *(str(word) for name, value in options.items() for word in (f"--{name}", value)), *more]
 
 
 WRONG = {

@@ -28,7 +28,7 @@ def ddim(z, x, angle, angle_next):
 
 
 def exact_angles(num_steps):
-    """phi at t, t' and t'' for i = 1 ... N, with clean data at the end: written from the paper, not from the package."""
+    """phi at t, t' and t'' for i = 1 ... N, with clean data at the end: from the paper, not from the package."""
     i = torch.arange(1, num_steps + 1, dtype=torch.float64)
     t, mid, end = i / num_steps, (i - 0.5) / num_steps, (i - 1) / num_steps
     angles = [ANGLE_RANGE * v + ANGLE_MIN for v in (t, mid, end)]

@@ -45,7 +45,8 @@ import numpy as np, torch
 from diffusers import DiffusionPipeline
 pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
 pipe.set_progress_bar_config(disable=True)
-np.save(sys.argv[2], pipe(4, generator=torch.Generator().manual_seed(0), num_inference_steps=4, output_type="np").images)
+images = pipe(4, generator=torch.Generator().manual_seed(0), num_inference_steps=4, output_type="np").images
+np.save(sys.argv[2], images)
 """
 
 
