@@ -47,7 +47,7 @@ def distill(config: DistillationConfig) -> Path:
     """
     config.check()
     folder = Path(config.output_dir)
-    accelerator = make_accelerator(config, None if config.dry_run else folder)
+    accelerator = make_accelerator(config, None if config.dry_run else folder / config.logging_dir)
     pipeline = load_teacher(config)
     data = load_data(config, pipeline.unet.config.in_channels, pipeline.unet.config.sample_size)
     check_resolution(data.resolution, pipeline.unet.config)

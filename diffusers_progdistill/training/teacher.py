@@ -87,7 +87,7 @@ def train_teacher(config: TeacherConfig) -> Path:
     """
     config.check()
     folder = Path(config.output_dir)
-    accelerator = make_accelerator(config, folder)
+    accelerator = make_accelerator(config, folder / config.logging_dir)
     unet_config = load_unet_config(config.model_config_name_or_path)
     given = unet_config or {}
     size = given.get("sample_size") if isinstance(given.get("sample_size"), int) else None
