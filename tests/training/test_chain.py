@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DModel
 
 from diffusers_progdistill import ProgressiveDistillationPipeline
 from diffusers_progdistill.errors import InputError
-from diffusers_progdistill.training.chain import distill
+from diffusers_progdistill.training.chain import Report, distill
 from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
 from diffusers_progdistill.training.teacher import train_teacher
 
@@ -99,6 +99,26 @@ def test_distilling_brings_the_student_nearer_to_two_teacher_steps(teacher_folde
     wanted = final(teacher_folder, 4)
     error = (final(tmp_path / "steps-2", 2) - wanted).square().mean()
     assert error < 0.5 * (final(teacher_folder, 2) - wanted).square().mean()
+
+
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_a_stage_trains_on_its_own_grid(num_steps, teacher_folder, tmp_path, monkeypatch):
+    """An N-step student is asked at t = i/N and nowhere else; its teacher there and at the middles."""
+    asked = {True: set(), False: set()}
+    forward = UNet2DModel.forward
+
+    def spy(self, sample, timestep, *args, **options):
+        if self.training or not torch.is_grad_enabled():
+            asked[self.training].update(timestep.flatten().tolist())
+        return forward(self, sample, timestep, *args, **options)
+
+    monkeypatch.setattr(UNet2DModel, "forward", spy)
+    monkeypatch.setattr(Report, "__init__", lambda self, *args: setattr(self, "record", args[1]))
+    monkeypatch.setattr(Report, "add_student", lambda *args: 0.0)
+    monkeypatch.setattr(Report, "finish", lambda self: None)
+    distill(chain(teacher_folder, tmp_path, start_steps=2 * num_steps, end_steps=num_steps))
+    assert asked[True] == {1024 * i / num_steps - 1 for i in range(1, num_steps + 1)}
+    assert asked[False] == {1024 * i / (2 * num_steps) - 1 for i in range(1, 2 * num_steps + 1)}
 
 
 def test_other_settings_and_other_files_are_refused(teacher_folder, tmp_path):
