@@ -10,6 +10,7 @@ from diffusers.configuration_utils import ConfigMixin, FrozenDict, register_to_c
 from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 
+from ..diffusion.ddim import DDIMStep
 from ..diffusion.noise_schedule import (
     NUM_TRAIN_TIMESTEPS,
     NoiseSchedule,
@@ -44,36 +45,6 @@ class ProgressiveDistillationSchedulerOutput(BaseOutput):
 
     prev_sample: torch.Tensor
     pred_original_sample: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class _Step:
-    """
-    One step of a grid from angle phi to angle phi_next: Python floats, so that a loop moves nothing to a device.
-
-    Unclipped and without fresh noise a DDIM step is linear in the sample z and the model output m (the merged x for
-    `sample_epsilon`): `prev_sample = prev[0] z + prev[1] m` and `pred_original_sample = x[0] z + x[1] m`.
-    """
-
-    alpha: float
-    sigma: float
-    alpha_next: float
-    sigma_next: float
-    prev: tuple[float, float]
-    x: tuple[float, float]
-
-    @classmethod
-    def create(cls, angle: float, angle_next: float, prediction_type: str) -> "_Step":
-        alpha, sigma = math.cos(angle), math.sin(angle)
-        alpha_next, sigma_next = math.cos(angle_next), math.sin(angle_next)
-        turn_cos, turn_sin = math.cos(angle - angle_next), math.sin(angle - angle_next)
-        if prediction_type == "v_prediction":
-            prev, x = (turn_cos, -turn_sin), (alpha, -sigma)
-        elif prediction_type == "epsilon":
-            prev, x = (alpha_next / alpha, -turn_sin / alpha), (1 / alpha, -sigma / alpha)
-        else:
-            prev, x = (sigma_next / sigma, turn_sin / sigma), (0.0, 1.0)
-        return cls(alpha, sigma, alpha_next, sigma_next, prev, x)
 
 
 def _defaults_of(class_name: str | None) -> dict:
@@ -284,15 +255,15 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         self._steps = [self._make_step(a, b) for a, b in zip(angles, angles[1:] + [self._final_angle])]
         self.timesteps = torch.tensor(grid, dtype=torch.float32).to(device)
 
-    def _make_step(self, angle: float, angle_next: float) -> _Step:
+    def _make_step(self, angle: float, angle_next: float) -> DDIMStep:
         if self.config.prediction_type == "epsilon" and math.cos(angle) < 1e-12:
             raise ValueError(
                 "`prediction_type='epsilon'` cannot start from zero terminal SNR: epsilon says nothing about the image"
                 " there. Use a v-prediction model."
             )
-        return _Step.create(angle, angle_next, self.config.prediction_type)
+        return DDIMStep.create(angle, angle_next, self.config.prediction_type)
 
-    def _find_step(self, timestep: float | torch.Tensor) -> _Step:
+    def _find_step(self, timestep: float | torch.Tensor) -> DDIMStep:
         """The step that starts at `timestep`: of the grid if it is on it, else 1/N in t, at most to clean data."""
         if torch.is_tensor(timestep):
             # An element of `self.timesteps` is known by its place in that tensor's memory: no read from the device.
