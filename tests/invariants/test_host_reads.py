@@ -1,0 +1,39 @@
+"""Invariant 6: an update reads nothing back from the device, except on logging updates."""
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from diffusers_progdistill.data import load_data
+from diffusers_progdistill.training.config import DistillationConfig
+from diffusers_progdistill.training.loop import train_stage
+from diffusers_progdistill.training.monitor import Monitor
+from diffusers_progdistill.training.setup import make_accelerator
+from diffusers_progdistill.training.stages import HalvingObjective, Stage
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes the host wait for the device: scalars that are read, and with them `item`, `bool`, `float`."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_only_logging_updates_read(unet):
+    from conftest import tiny_unet
+
+    def reads_of(updates):
+        config = DistillationConfig(dataset_name="digits", train_batch_size=16, logging_steps=1000, random_flip=True)
+        accelerator = make_accelerator(config, None)
+        objective = HalvingObjective(tiny_unet().requires_grad_(False), "v_prediction", 4, "v_prediction", "snr", 1024)
+        stage = Stage("steps-4", 4, updates, 5)
+        monitor = Monitor(accelerator, None, stage.forward_units)
+        monitor.start(stage, 1, 1, 16)
+        with Reads() as reads:
+            train_stage(accelerator, unet, objective, load_data(config), stage, config, monitor, ema_decay=0.9)
+        return reads.count
+
+    # Both runs log once, at their end; what the eight further updates read is theirs.
+    assert reads_of(10) - reads_of(2) == 0
