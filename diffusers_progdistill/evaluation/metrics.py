@@ -3,6 +3,7 @@
 import torch
 
 from ..data import ImageData
+from ..seeds import seed_of
 from .features import train_classifier
 
 
@@ -10,7 +11,7 @@ def noise_of(seed: int, first: int, count: int, shape: tuple[int, ...]) -> torch
     """Noise of images first ... first + count - 1: image k's depends on (seed, k) alone."""
     generator = torch.Generator()
     return torch.stack(
-        [torch.randn(shape, generator=generator.manual_seed(seed * 2**32 + k)) for k in range(first, first + count)]
+        [torch.randn(shape, generator=generator.manual_seed(seed_of(seed, k))) for k in range(first, first + count)]
     )
 
 

@@ -1,6 +1,5 @@
 """What a stage optimises: its updates and its loss. Base training and halving differ here only."""
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +8,7 @@ from ..diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
 from ..diffusion.parameterization import from_sample, to_sample
 from ..diffusion.targets import HalvingGrid, halving_target
 from ..diffusion.weighting import loss_weight, weighted_loss
+from ..seeds import seed_of
 
 
 @dataclass
@@ -49,12 +49,6 @@ class Batch:
     labels: torch.Tensor | None
     uniform: torch.Tensor
     noise: torch.Tensor
-
-
-def seed_of(*numbers: int) -> int:
-    """A generator's seed from (seed, stage, update): neighbours share nothing."""
-    digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=7).digest()
-    return int.from_bytes(digest, "big")
 
 
 class Draws:
