@@ -103,10 +103,9 @@ def parse(config_class, argv: list[str], prog: str, description: str, defaults: 
 
 def run(function) -> int:
     """Run a command and turn what it raises into an exit status: 2 refused, 1 failed, 130 interrupted."""
-    from_user = (InputError,)
     try:
         return function() or 0
-    except from_user as error:
+    except InputError as error:
         print(f"progdistill: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

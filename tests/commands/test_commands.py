@@ -104,9 +104,7 @@ def test_help_and_import_need_no_torch():
     code = (
         "import sys, diffusers_progdistill; from diffusers_progdistill.commands.main import main; main(['--help']); "
     )
-    code += (
-        "assert 'torch' not in sys.modules and 'transformers.utils' not in sys.modules or 'torch' not in sys.modules"
-    )
+    code += "assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
