@@ -32,6 +32,7 @@ setup(
         "pillow>=10.0",
         "pyyaml>=6.0",
         "safetensors>=0.4.3",
+        "tenacity>=8.2",
         "tensorboard>=2.14",
         "torch>=2.6",
         "tqdm>=4.66",

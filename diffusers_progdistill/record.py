@@ -35,6 +35,40 @@ def versions() -> dict[str, str]:
     return found
 
 
+def read_content(path: Path) -> dict:
+    """
+    What a `chain.json` holds.
+
+    Raises:
+        `ValueError`: If it cannot be read or is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["settings"].items(), content["stages"], content["finished"]
+        return content
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+        raise ValueError(f"{path} cannot be read") from error
+
+
+def read_finished(folder: Path, given: str | None) -> dict:
+    """
+    The record of a folder with finished students, for commands that are given it.
+
+    Raises:
+        [`InputError`]: If there is none.
+    """
+    if given is None:
+        raise InputError("give the folder first, the OUTPUT_DIR of `progdistill distill`")
+    try:
+        content = read_content(folder / RECORD_NAME)
+    except ValueError as error:
+        raise InputError(f"{given} holds no readable {RECORD_NAME}: give the OUTPUT_DIR of `progdistill distill`") from error
+    stages = [s for s in content["stages"] if (folder / s["name"] / "model_index.json").exists()]
+    if not stages or "about" not in content:
+        raise InputError(f"{given} holds no finished student: give the OUTPUT_DIR of `progdistill distill`")
+    return {**content, "stages": stages}
+
+
 class Record:
     """
     The record of one output folder.
@@ -53,7 +87,10 @@ class Record:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output_dir {folder} is a file: give a folder")
         if self.path.exists():
-            self.content = self._read()
+            try:
+                self.content = read_content(self.path)
+            except ValueError as error:
+                raise InputError(f"--output_dir {folder}: {error}; give a new folder") from error
             self._compare(settings)
             return
         if folder.exists() and (foreign := [p.name for p in folder.iterdir() if p.name not in own_names]):
@@ -61,16 +98,6 @@ class Record:
                 f"--output_dir {folder} holds something else ({', '.join(sorted(foreign)[:3])}): give a new folder"
             )
         self.content = {"settings": settings, "versions": versions(), "stages": [], "finished": False}
-
-    def _read(self) -> dict:
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            content["settings"].items(), content["stages"], content["finished"]
-            return content
-        except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-            raise InputError(
-                f"--output_dir {self.folder}: its {RECORD_NAME} cannot be read; give a new folder"
-            ) from error
 
     def _compare(self, settings: dict):
         old = self.content["settings"]

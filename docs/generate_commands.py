@@ -3,14 +3,15 @@
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from diffusers_progdistill.commands import sample
+from diffusers_progdistill.commands import push, sample
 from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
 
 
 HEAD = """# Commands
 
 `progdistill COMMAND --help` prints the same. `--config FILE.yaml` holds options as `option: value` lines; typed
-options win. Exit status: 0 done, 1 failed during work, 2 refused before work.
+options win. Exit status: 0 done, 1 failed during work, 2 refused before work, 3 trained but
+something is not on the Hub.
 
 ## progdistill demo
 
@@ -20,6 +21,7 @@ The demo of the README. `--output_dir` (`demo-digits`) and `--scale` (1.0, the f
 PAGES = {
     "train-teacher": TeacherConfig,
     "distill": DistillationConfig,
+    "push": push.PushConfig,
     "sample": sample.SampleConfig,
 }
 

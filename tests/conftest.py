@@ -1,8 +1,19 @@
 import os
+import sys
+import tempfile
+from pathlib import Path
 
 
-# Nothing in the suite may reach the network.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A Hub on loopback, before anything imports the client, which reads its address once. Nothing reaches the network.
+sys.path.insert(0, str(Path(__file__).parent / "hub"))
+from hub_server import Hub  # noqa: E402
+
+
+HUB = Hub()
+HUB.__enter__()
+HF_HOME = tempfile.TemporaryDirectory()
+os.environ.pop("HF_TOKEN", None)
+os.environ.update(HUB.environment(HF_HOME.name, token=None))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402
@@ -34,6 +45,16 @@ def tiny_unet(size=8, channels=1, widths=(8, 16), **options):
 @pytest.fixture
 def unet():
     return tiny_unet()
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The Hub, empty, with a token in the environment that may write to the namespaces `me` and `my-org`."""
+    HUB.reset()
+    monkeypatch.setenv("HF_TOKEN", "hf_write")
+    yield HUB
+    assert HUB.unhandled == []
+    assert HUB.tokens_at_storage == 0
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ COMMANDS = {
     "demo": "train a teacher of real handwritten digits and distil it to one step, in minutes on a CPU",
     "train-teacher": "train a diffusion model that can be distilled without further ado",
     "distill": "distil a teacher into students of half, a quarter, ... of its steps",
+    "push": "put the students of a chain on the Hub, or what is missing of them",
+    "card": "write the model card of a chain",
     "sample": "generate images with a model and put them in one picture",
 }
 
@@ -20,7 +22,7 @@ def usage() -> str:
     return (
         "usage: progdistill COMMAND [OPTIONS]\n\nProgressive distillation of diffusers models: few-step students of a"
         f" many-step teacher.\n\ncommands:\n{rows}\n\n`progdistill COMMAND --help` explains a command's options.\n"
-        "exit status: 0 done, 1 failed during work, 2 refused before work"
+        "exit status: 0 done, 1 failed during work, 2 refused before work, 3 trained but\nsomething is not on the Hub"
     )
 
 

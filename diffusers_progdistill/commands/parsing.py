@@ -9,7 +9,7 @@ from typing import NoReturn
 import yaml
 from transformers.hf_argparser import HfArgumentParser
 
-from ..errors import InputError
+from ..errors import InputError, PublishError
 
 
 class OneLineParser(HfArgumentParser):
@@ -101,8 +101,13 @@ def parse(config_class, argv: list[str], prog: str, description: str, defaults: 
     return config_class(**values)
 
 
+def split_target(argv: list[str]) -> tuple[str | None, list[str]]:
+    """The folder or model that comes before a command's options, and the options."""
+    return (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
+
+
 def run(function) -> int:
-    """Run a command and turn what it raises into an exit status: 2 refused, 1 failed, 130 interrupted."""
+    """Run a command and turn what it raises into an exit status: 2 refused, 1 failed, 3 not all on the Hub, 130 interrupted."""
     try:
         return function() or 0
     except InputError as error:
@@ -111,6 +116,9 @@ def run(function) -> int:
     except KeyboardInterrupt:
         print("progdistill: interrupted", file=sys.stderr)
         return 130
+    except PublishError as error:
+        print(f"progdistill: {error}", file=sys.stderr)
+        return 3
     except FloatingPointError as error:
         print(f"progdistill: stopped: {error}", file=sys.stderr)
         return 1

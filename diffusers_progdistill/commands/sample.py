@@ -3,7 +3,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..training.config import option
-from .parsing import parse
+from .parsing import parse, split_target
 
 
 DESCRIPTION = """Generate images with a distilled student or a teacher and save them as one picture.
@@ -24,8 +24,8 @@ class SampleConfig:
 
 
 def main(argv: list[str]) -> int:
-    model = argv[0] if argv and not argv[0].startswith("-") else None
-    config = parse(SampleConfig, argv[1:] if model else argv, "progdistill sample", DESCRIPTION)
+    model, argv = split_target(argv)
+    config = parse(SampleConfig, argv, "progdistill sample", DESCRIPTION)
     if model is None:
         raise InputError("give the model first: progdistill sample DIR")
     for name in ("num_images", "batch_size"):

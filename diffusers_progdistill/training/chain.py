@@ -3,31 +3,32 @@
 import copy
 import os
 import shutil
-import time
 from pathlib import Path
+
+from tqdm.auto import tqdm
 
 from ..data import load_data
 from ..errors import InputError
-from ..evaluation.metrics import generate
-from ..evaluation.pictures import save_curve, save_rows
+from ..hub.folder import Publication, publish_folder, write_card
+from ..hub.upload import open_repository
 from ..pipelines.export import save_pipeline, with_metadata
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from ..record import Record
 from .config import DistillationConfig
 from .loop import train_stage
 from .monitor import Monitor
-from .setup import check_batch, check_resolution, load_teacher, make_accelerator, settings_of, start_trackers
+from .plan import plan_of, print_plan
+from .report import Report
+from .setup import (
+    about_of,
+    check_batch,
+    check_resolution,
+    load_teacher,
+    make_accelerator,
+    settings_of,
+    start_trackers,
+)
 from .stages import HalvingObjective, Stage
-
-
-# Steps at which the teacher's own curve is flat: the reference of every measurement.
-REFERENCE_STEPS = 256
-GRID_COLUMNS = 12
-
-
-def plan_of(config: DistillationConfig) -> list[Stage]:
-    """The stages of a chain in order."""
-    return [Stage(f"steps-{n}", n, config.updates_of(n), units_per_update=5) for n in config.student_steps()]
 
 
 def distill(config: DistillationConfig) -> Path:
@@ -44,6 +45,7 @@ def distill(config: DistillationConfig) -> Path:
     Raises:
         [`InputError`]: For options that cannot work, before anything is written.
         `FloatingPointError`: If a loss stops being finite; the students made so far are kept.
+        [`PublishError`]: If everything was trained, but something is not on the Hub.
     """
     config.check()
     folder = Path(config.output_dir)
@@ -59,33 +61,58 @@ def distill(config: DistillationConfig) -> Path:
         print_plan(config, pipeline, data, plan, accelerator, global_batch)
         return folder
     record = Record(folder, settings_of(config, data, global_batch), own_names=("teacher",))
+    is_main = accelerator.is_main_process
+    hub = open_hub(config) if is_main and config.push_to_hub else None
     if record.finished:
         accelerator.print(f"the chain in {folder} is finished already: {', '.join(s.name for s in plan)}")
+        if hub:
+            publish_folder(folder, record.content, hub["repo_id"], config.hub_token, hub["license"])
         return folder
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        record.write()
+    if is_main:
+        record.update(about=about_of(config, pipeline, data), **({"hub": hub} if hub else {}))
     start_trackers(accelerator, record.content["settings"])
     pipeline.unet.requires_grad_(False).eval().to(accelerator.device)
-    report = Report(config, record, data, pipeline) if accelerator.is_main_process else None
+    report = Report(config, record, data, pipeline) if is_main else None
+    publication = start_publication(config, record, hub) if hub else None
 
     done = [s for s in plan if record.stage(s.name)]
     monitor = Monitor(accelerator, folder, sum(s.forward_units for s in plan), sum(s.forward_units for s in done))
-    for number, stage in enumerate(plan, 1):
-        if record.stage(stage.name):
-            accelerator.print(f"{stage.name} is there already")
-            pipeline = load_student(folder / stage.name, accelerator.device)
-        else:
-            monitor.start(stage, number, len(plan), global_batch)
-            pipeline = run_stage(accelerator, config, pipeline, data, stage, monitor, record)
-        if report is not None:
-            monitor.paused += report.add_student(stage, pipeline)
-        accelerator.wait_for_everyone()
-    if report is not None:
-        report.finish()
-        record.update(finished=True)
-    accelerator.end_training()
+    try:
+        for number, stage in enumerate(plan, 1):
+            if record.stage(stage.name):
+                accelerator.print(f"{stage.name} is there already")
+                pipeline = load_student(folder / stage.name, accelerator.device)
+            else:
+                monitor.start(stage, number, len(plan), global_batch)
+                pipeline = run_stage(accelerator, config, pipeline, data, stage, monitor, record)
+            if is_main:
+                monitor.paused += report.add_student(stage, pipeline)
+                write_card(folder, record.content)
+            if publication is not None:
+                publication.add(stage.name, stage.number)
+            accelerator.wait_for_everyone()
+        if is_main:
+            report.finish()
+            record.update(finished=True)
+        accelerator.end_training()
+    finally:
+        # What is finished goes to the Hub even when a later stage fails.
+        if publication is not None:
+            publication.close()
     return folder
+
+
+def open_hub(config: DistillationConfig) -> dict:
+    """The repository of the run; a token that may not write to it is refused here, before any training."""
+    name = config.hub_model_id or Path(config.output_dir).resolve().name
+    repo_id = open_repository(name, config.hub_token, config.hub_private_repo)
+    return {"repo_id": repo_id, "license": config.hub_license}
+
+
+def start_publication(config: DistillationConfig, record: Record, hub: dict) -> Publication:
+    """The background publisher; its lines do not break the progress bar."""
+    return Publication(record.folder, record.content, hub["repo_id"], config.hub_token, hub["license"], tqdm.write)
 
 
 def load_student(folder: Path, device) -> ProgressiveDistillationPipeline:
@@ -152,94 +179,3 @@ def save_complete(unet, scheduler, folder: Path):
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(temporary, folder)
-
-
-class Report:
-    """Pictures and figures of a chain as it grows."""
-
-    def __init__(self, config, record: Record, data, teacher):
-        self.config, self.record, self.teacher = config, record, teacher
-        self.rows, self.metric, self.seconds = [], None, 0.0
-        began = time.perf_counter()
-        start = config.start_steps
-        self.rows.append((f"teacher, {start} steps", generate(teacher, GRID_COLUMNS, start)))
-        evaluation = record.content.get("evaluation") or {"students": {}, "teacher": {}}
-        self.evaluation = evaluation
-        if config.eval_images:
-            from ..evaluation.metrics import FrechetDistance
-
-            self.metric = FrechetDistance(data, batch_size=config.eval_batch_size)
-            evaluation.update(metric=self.metric.name, num_images=config.eval_images, seed=0, floor=self.metric.floor)
-            self._measure("teacher", teacher, REFERENCE_STEPS)
-        self.seconds += time.perf_counter() - began
-
-    def _measure(self, kind: str, pipeline, steps: int):
-        figures = self.evaluation[kind]
-        if self.metric is not None and str(steps) not in figures:
-            images = generate(pipeline, self.config.eval_images, steps, 0, self.config.eval_batch_size)
-            figures[str(steps)] = self.metric.distance(images)
-
-    def add_student(self, stage: Stage, pipeline) -> float:
-        """Add a finished student; returns the seconds it took, which are not training."""
-        began = time.perf_counter()
-        self.rows.append(
-            (f"{stage.number} step{'s' * (stage.number > 1)}", generate(pipeline, GRID_COLUMNS, stage.number))
-        )
-        self._measure("students", pipeline, stage.number)
-        self._measure("teacher", self.teacher, stage.number)
-        save_rows(self.rows, self.record.folder / "samples.png")
-        if self.metric is not None:
-            self.record.update(evaluation=self.evaluation)
-        seconds = time.perf_counter() - began
-        self.seconds += seconds
-        return seconds
-
-    def finish(self):
-        """Draw the curve and print the table."""
-        folder = self.record.folder
-        training = sum(s["seconds"] for s in self.record.content["stages"])
-        if self.metric is not None:
-            students, teacher = ({int(k): v for k, v in self.evaluation[n].items()} for n in ("students", "teacher"))
-            save_curve(students, teacher, self.metric.floor, self.metric.name, folder / "curve.png")
-            print(self._table(students, teacher))
-        print(f"training {training:.0f} s, evaluation {self.seconds:.0f} s; pictures and students are in {folder}")
-
-    def _table(self, students, teacher) -> str:
-        lines = [f"{self.metric.name}, {self.config.eval_images} images, lower is better", ""]
-        lines.append(f"{'steps':>6}{'student':>10}{'teacher, DDIM':>16}")
-        for steps in sorted(teacher, reverse=True):
-            student = f"{students[steps]:.2f}" if steps in students else "-"
-            lines.append(f"{steps:>6}{student:>10}{teacher[steps]:>16.2f}")
-        return "\n".join([*lines, f"real images, one half against the other: {self.metric.floor:.2f}", ""])
-
-
-def print_plan(config, pipeline, data, plan: list[Stage], accelerator, global_batch: int, measured: int = 5):
-    """Print what would be done, with the time of a few real updates on this machine."""
-
-    teacher = pipeline.unet.requires_grad_(False).eval().to(accelerator.device)
-    student = copy.deepcopy(teacher).requires_grad_(True)
-    kind, num_train = config.prediction_type, pipeline.scheduler.config.num_train_timesteps
-    objective = HalvingObjective(teacher, kind, plan[0].number, kind, config.weighting, num_train, accelerator.device)
-    silent = Monitor(accelerator, None, 1)
-    seconds = []
-    for updates in (1, measured):
-        stage = Stage("plan", 0, updates, 5)
-        silent.start(stage, 1, 1, global_batch)
-        began = time.perf_counter()
-        train_stage(accelerator, copy.deepcopy(student), objective, data, stage, config, silent)
-        seconds.append(time.perf_counter() - began)
-    per_update = max(seconds[1] - seconds[0], 0.0) / (measured - 1)
-    parameters = sum(p.numel() for p in teacher.parameters())
-    total = sum(s.updates for s in plan)
-    print(f"teacher: {config.pretrained_teacher_model}, {kind}, {parameters:,} parameters, no adopt stage needed")
-    print(f"data: {len(data):,} images, {data.channels}x{data.resolution}x{data.resolution}")
-    print(f"global batch: {global_batch}, weighting: {config.weighting}")
-    for stage in plan:
-        print(
-            f"  {2 * stage.number:>5} -> {stage.number:<5} steps {stage.updates:>9,} updates"
-            f" {stage.forward_units:>11,} forward units  about {stage.updates * per_update:,.0f} s"
-        )
-    print(
-        f"  total {sum(s.forward_units for s in plan):,} forward units, about {total * per_update:,.0f} s of training"
-    )
-    print("nothing was written (--dry_run)")

@@ -13,6 +13,7 @@ Weighting = Literal["snr", "truncated_snr", "snr_plus_one", "constant"]
 NEUTRAL_OPTIONS = {
     *("output_dir", "cache_dir", "hub_token", "report_to", "logging_dir", "logging_steps", "dataloader_num_workers"),
     *("eval_images", "feature_extractor", "eval_batch_size", "dry_run", "gradient_checkpointing"),
+    *("push_to_hub", "hub_model_id", "hub_private_repo", "hub_license"),
 }
 
 
@@ -161,6 +162,15 @@ class DistillationConfig(TrainingConfig):
     feature_extractor: str = option(
         "classifier", "Features of the Frechet distance: a classifier of the data's labels."
     )
+    push_to_hub: bool = option(
+        False, "Put each finished student on the Hub, in the background: one commit on main, and a tag steps-N."
+    )
+    hub_model_id: str | None = option(
+        None, "The repository, name or namespace/name. Default: the name of --output_dir in your own namespace."
+    )
+    hub_private_repo: bool = option(False, "Make a new repository private.")
+    hub_license: str = option("unknown", "The license that the model card states, such as apache-2.0.")
+
     dry_run: bool = option(False, "Print the plan, with a time estimated from a few updates, and write nothing.")
 
     _positive = ("start_steps", "end_steps", "updates_per_stage", "eval_batch_size")

@@ -129,3 +129,24 @@ def check_batch(config: TrainingConfig, num_images: int, world: int) -> int:
 def settings_of(config: TrainingConfig, data, global_batch: int) -> dict:
     """What the weights depend on."""
     return {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}
+
+
+def about_of(config: DistillationConfig, teacher: ProgressiveDistillationPipeline, data) -> dict:
+    """What the model card says of the run: names only of what is on the Hub, never a path."""
+    local = config.train_data_dir is not None or os.path.exists(config.dataset_name or "")
+    source = "digits" if config.dataset_name == "digits" else "local" if local else "hub"
+    teacher_source = "local" if os.path.isdir(config.pretrained_teacher_model) else "hub"
+    unet = teacher.unet
+    return {
+        "teacher": {
+            "source": teacher_source,
+            **({"name": config.pretrained_teacher_model} if teacher_source == "hub" else {}),
+        },
+        "data": {"source": source, **({"name": config.dataset_name} if source == "hub" else {})},
+        "model": {
+            "parameters": sum(p.numel() for p in unet.parameters()),
+            "resolution": data.resolution,
+            "channels": data.channels,
+            "num_classes": unet.config.num_class_embeds,
+        },
+    }

@@ -1,0 +1,249 @@
+"""The model card of a chain, made afresh from its record: what the model is, how good it is, how to use it."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+
+PICTURES = ("samples.png", "curve.png")
+TASK = "unconditional-image-generation"
+# Settings that name things; they are told in words, and only when they are public.
+NOT_IN_TABLE = {
+    *("pretrained_teacher_model", "revision", "variant", "dataset_name", "dataset_config_name", "train_data_dir"),
+    *("image_column", "class_column"),
+}
+CITATION = """```bibtex
+@inproceedings{salimans2022progressive,
+  title={Progressive Distillation for Fast Sampling of Diffusion Models},
+  author={Salimans, Tim and Ho, Jonathan},
+  booktitle={International Conference on Learning Representations},
+  year={2022}
+}
+```"""
+
+
+def plain(text) -> str:
+    """Text of unknown origin as one line of Markdown that shows it and does nothing else."""
+    text = " ".join(str(text).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#|~$!])", r"\\\1", text)
+
+
+def hub_link(name: str, prefix: str = "") -> str:
+    """A link to something on the Hub; only the escaped name if it cannot be a name there."""
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        return f"[{plain(name)}](https://huggingface.co/{prefix}{name})"
+    return plain(name)
+
+
+def steps_text(steps: int) -> str:
+    return f"{steps} step{'s' * (steps > 1)}"
+
+
+class CardOf:
+    """
+    The card of a chain as it stood when one of its students was finished.
+
+    Args:
+        content (`dict`): What `chain.json` holds.
+        steps (`int`, *optional*): The student that the card is for; later ones are left out. Default: the last.
+        repo_id (`str`, *optional*): Where the chain is published. Default: the local folders are named.
+        pictures (`list[str]`): Which of [`PICTURES`] lie beside the card.
+        license (`str`): The license in the metadata.
+    """
+
+    def __init__(self, content, steps=None, repo_id=None, pictures=(), license="unknown"):
+        students = [s for s in content["stages"] if "num_inference_steps" in s]
+        self.steps = steps or students[-1]["num_inference_steps"]
+        self.students = [s for s in students if s["num_inference_steps"] >= self.steps]
+        self.content, self.settings, self.about = content, content["settings"], content["about"]
+        self.repo_id, self.pictures, self.license = repo_id, pictures, license
+        evaluation = content.get("evaluation") or {}
+        self.evaluation = evaluation if str(self.steps) in evaluation.get("students", {}) else None
+        self.name = (repo_id or f"steps-{self.steps}").split("/")[-1]
+
+    # What is said more than once.
+
+    @property
+    def conditional(self) -> bool:
+        return bool(self.about["model"].get("num_classes"))
+
+    def distance(self, kind: str, steps: int) -> str:
+        """A measured distance, or that there is none."""
+        value = ((self.content.get("evaluation") or {}).get(kind) or {}).get(str(steps))
+        return "not measured" if value is None else f"{value:.2f}"
+
+    def data_name(self) -> str:
+        data = self.about["data"]
+        if data["source"] == "hub":
+            return hub_link(data["name"], "datasets/")
+        return {"digits": "scikit-learn's 1,797 handwritten digits", "local": "a local folder"}[data["source"]]
+
+    def teacher_name(self) -> str:
+        teacher = self.about["teacher"]
+        return hub_link(teacher["name"]) if teacher["source"] == "hub" else "a model in a local folder"
+
+    # The parts of the card.
+
+    def data(self) -> ModelCardData:
+        """The metadata block."""
+        values = {
+            "library_name": "diffusers",
+            "pipeline_tag": TASK,
+            "tags": ["diffusers", "progressive-distillation", "few-step-diffusion"],
+            "license": self.license,
+            "model_name": self.name,
+            "eval_results": self.results(),
+        }
+        if self.about["data"]["source"] == "hub":
+            values["datasets"] = [self.about["data"]["name"]]
+        if self.about["teacher"]["source"] == "hub":
+            values |= {"base_model": self.about["teacher"]["name"], "base_model_relation": "finetune"}
+        return ModelCardData(**values)
+
+    def results(self) -> list[EvalResult]:
+        """Every figure that was measured of the students so far."""
+        evaluation = self.content.get("evaluation") or {}
+        source = self.about["data"]
+        names = {"hub": source.get("name"), "digits": "scikit-learn digits", "local": "local folder"}
+        kinds = {"hub": source.get("name"), "digits": "digits", "local": "local"}
+        return [
+            EvalResult(
+                task_type=TASK,
+                dataset_type=kinds[source["source"]],
+                dataset_name=names[source["source"]],
+                metric_type="frechet_distance",
+                metric_name=f"{evaluation['metric']}, {steps_text(s['num_inference_steps'])}",
+                metric_value=evaluation["students"][str(s["num_inference_steps"])],
+                metric_args={
+                    "num_inference_steps": s["num_inference_steps"],
+                    "feature_extractor": evaluation["metric"],
+                    "num_images": evaluation["num_images"],
+                    "seed": evaluation["seed"],
+                    "floor": evaluation["floor"],
+                },
+            )
+            for s in self.students
+            if str(s["num_inference_steps"]) in evaluation.get("students", {})
+        ]
+
+    def headline(self) -> str:
+        model = self.about["model"]
+        size = f"{model['resolution']}x{model['resolution']}"
+        kind = "class-conditional" if self.conditional else "unconditional"
+        lines = [
+            f"A diffusion model that makes {kind} {size} images in **{steps_text(self.steps)}**: one network evaluation"
+            f" a step, {model['parameters']:,} parameters. Distilled by progressive distillation from"
+            f" {self.teacher_name()}, with the images of {self.data_name()}."
+        ]
+        if self.evaluation is None:
+            return "\n\n".join([*lines, "**Quality:** not measured."])
+        reference = max(int(k) for k in self.evaluation["teacher"])
+        quality = (
+            f"**Quality:** {self.evaluation['metric']} {self.distance('students', self.steps)} at"
+            f" {steps_text(self.steps)}. Its teacher: {self.distance('teacher', reference)} at"
+            f" {steps_text(reference)}, {self.distance('teacher', self.steps)} at {steps_text(self.steps)}. Real images,"
+            f" one half against the other: {self.evaluation['floor']:.2f}. Lower is better;"
+            f" {self.evaluation['num_images']:,} images, seed {self.evaluation['seed']}."
+        )
+        return "\n\n".join([*lines, quality])
+
+    def usage(self) -> str:
+        where = self.repo_id or f"steps-{self.steps}"
+        labels = "class_labels=0" if self.conditional else ""
+        ours = f"""```python
+from diffusers_progdistill import ProgressiveDistillationPipeline
+pipe = ProgressiveDistillationPipeline.from_pretrained("{where}")
+image = pipe({labels}).images[0]
+```"""
+        if self.conditional:
+            return f"""With [diffusers-progdistill](https://pypi.org/project/diffusers-progdistill/), since the stock
+pipelines take no class labels:
+
+{ours}"""
+        return f"""With stock diffusers:
+
+```python
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained("{where}")
+image = pipe(num_inference_steps={self.steps}).images[0]
+```
+
+With [diffusers-progdistill](https://pypi.org/project/diffusers-progdistill/), which knows the number of steps:
+
+{ours}"""
+
+    def table(self) -> str:
+        tag = "`revision`" if self.repo_id else "folder"
+        rows = [f"| steps | {tag} | distance | teacher's DDIM at these steps | updates | hours |", "|--:|---|--:|--:|--:|--:|"]
+        for s in self.students:
+            n = s["num_inference_steps"]
+            rows.append(
+                f"| {n} | `{s['name']}` | {self.distance('students', n)} | {self.distance('teacher', n)} |"
+                f" {s['updates']:,} | {s['seconds'] / 3600:.2f} |"
+            )
+        return "\n".join(rows)
+
+    def show_pictures(self) -> str:
+        texts = {
+            "samples.png": "Samples: the teacher on top, then each student, the same noise down each column",
+            "curve.png": "Distance to real images against sampling steps",
+        }
+        return "\n\n".join(f"![{texts[p]}]({p})" for p in self.pictures)
+
+    def training(self) -> str:
+        units = sum(s["forward_units"] for s in self.students)
+        hours = sum(s["seconds"] for s in self.students) / 3600
+        settings = {k: v for k, v in self.settings.items() if k not in NOT_IN_TABLE and v is not None}
+        rows = "\n".join(f"| {plain(k)} | {plain(v)} |" for k, v in sorted(settings.items()))
+        versions = ", ".join(f"{plain(k)} {plain(v)}" for k, v in self.content["versions"].items())
+        updates = sum(s["updates"] for s in self.students)
+        return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. Each student learned to do in one step what the one before it does
+in two (Algorithm 2 of the paper). Cost so far: {updates:,} updates, {units:,} forward passes of a batch, {hours:.2f} hours.
+
+| setting | value |
+|---|---|
+{rows}
+
+Versions: {versions}."""
+
+    def limits(self) -> str:
+        lines = [
+            f"Use it with {steps_text(self.steps)} only: it was trained for that number, and more steps do not make it"
+            " better.",
+            "It inherits its teacher's errors and whatever its images show or lack.",
+        ]
+        if self.evaluation is not None:
+            lines.append(
+                f"The distance is taken in the features named beside it, on {self.evaluation['num_images']:,} images"
+                " and one seed. It is not FID, and is comparable only with figures of the same features, number of"
+                " images and data."
+            )
+        return "\n".join(f"* {line}" for line in lines)
+
+    def card(self) -> ModelCard:
+        """The whole card."""
+        more = self.show_pictures()
+        parts = [
+            f"# {plain(self.name)}",
+            self.headline(),
+            f"## Use\n\n{self.usage()}",
+            "## Quality and steps" + (f"\n\n{more}" if more else ""),
+            self.table(),
+            f"## Training\n\n{self.training()}",
+            f"## Limits\n\n{self.limits()}",
+            f"## Citation\n\n{CITATION}",
+        ]
+        return ModelCard(f"---\n{self.data().to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+
+
+def make_card(folder: Path, content: dict, steps: int | None = None, repo_id: str | None = None, license="unknown"):
+    """
+    The card of the chain in a folder, see [`CardOf`].
+
+    Returns:
+        [`~huggingface_hub.ModelCard`]: Its text is `str(card)`.
+    """
+    pictures = [name for name in PICTURES if (folder / name).exists()]
+    return CardOf(content, steps, repo_id, pictures, license).card()

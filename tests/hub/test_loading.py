@@ -1,0 +1,84 @@
+"""What loads how, from the Hub, with and without this package: the table of docs/hub.md is made here."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import tiny_unet
+
+from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
+from diffusers_progdistill.pipelines.export import with_metadata
+
+
+ROOT = Path(__file__).parents[2]
+KINDS = {
+    "me/plain": "unconditional",
+    "me/classes": "class-conditional",
+    "me/three-steps": "a number of steps that does not divide 1,024",
+}
+
+
+def serve(hub, folder):
+    """One repository for each kind of student; the first has two students."""
+    for name, steps, classes in (("plain", 8, None), ("plain", 4, None), ("classes", 4, 10), ("three-steps", 3, None)):
+        path = folder / f"{name}-{steps}"
+        scheduler = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=steps)
+        save_pipeline(tiny_unet(num_class_embeds=classes), scheduler, path)
+        files = {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+        tags = dict(hub.repos[("models", f"me/{name}")].tags) if ("models", f"me/{name}") in hub.repos else {}
+        old = hub.repos[("models", f"me/{name}")].commits if tags else []
+        repo = hub.add_repo(f"me/{name}", files=files)
+        repo.commits = [*old, repo.head]
+        repo.tags = {**tags, f"steps-{steps}": repo.head.oid}
+
+
+def table(hub, folder, mode, path=()):
+    """The table as a process of its own finds it; `path` comes before everything that is installed."""
+    environment = {**os.environ, **hub.environment(folder / f"home-{mode}"), "PYTHONPATH": os.pathsep.join(path)}
+    script = Path(__file__).with_name("loading.py")
+    run = subprocess.run([sys.executable, script, mode], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def as_markdown(results):
+    calls = list(dict.fromkeys(key.split(" ", 1)[1] for key in results["with"]))
+    lines = ["| " + " | ".join(["", *(f"{k}, {m} this package" for k in KINDS.values() for m in results)]) + " |"]
+    lines.append("|---" + "|:-:" * (len(KINDS) * len(results)) + "|")
+    for call in calls:
+        cells = []
+        for repo in KINDS:
+            for mode in results:
+                found = results[mode].get(f"{repo} {call}")
+                cells.append("" if found is None else f"`{found[0]}`" if isinstance(found, list) else "no")
+        lines.append("| " + " | ".join([f"`{call}`", *cells]) + " |")
+    return "\n".join(lines)
+
+
+def check(hub, folder, path=()):
+    serve(hub, folder)
+    results = {mode: table(hub, folder, mode, path) for mode in ("without", "with")}
+    page = (ROOT / "docs" / "hub.md").read_text()
+    written = re.search(r"<!-- loading -->\n(.*?)\n<!-- end -->", page, re.DOTALL)[1]
+    assert as_markdown(results) == written, json.dumps(results, indent=2)
+    sums = {mode: results[mode]["me/plain DiffusionPipeline.from_pretrained(repo)"][1] for mode in results}
+    ours = results["with"]["me/plain ProgressiveDistillationPipeline.from_pretrained(repo)"][1]
+    assert sums["with"] == sums["without"] == pytest.approx(ours, abs=2e-3)
+
+
+def test_what_loads_how(hub, tmp_path):
+    check(hub, tmp_path)
+
+
+@pytest.mark.slow
+def test_what_loads_how_in_the_lowest_versions(hub, tmp_path):
+    text = (ROOT / "setup.py").read_text()
+    pins = [f"{name}=={re.search(rf'{name}>=([0-9.]+)', text)[1]}.*" for name in ("diffusers", "huggingface_hub")]
+    target = tmp_path / "lowest"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, *pins, "httpx", "httpcore"]
+    subprocess.run(pip, check=True)
+    check(hub, tmp_path, (str(target),))

@@ -1,0 +1,135 @@
+"""The card: what it says, that it can be read back, that its code runs, and that nothing private gets into it."""
+
+import getpass
+import json
+import re
+import socket
+
+import pytest
+from huggingface_hub import ModelCard, metadata_load
+
+from diffusers_progdistill.commands.main import main
+from diffusers_progdistill.hub.model_card import make_card
+
+
+def content(**changes):
+    """What chain.json holds after three stages, measured."""
+    stage = {"updates": 10, "forward_units": 50, "seconds": 36.0, "loss": 0.1}
+    return {
+        "settings": {"seed": 0, "weighting": "truncated_snr", "dataset_name": None, "train_data_dir": "/home/joe/cats"},
+        "versions": {"torch": "2.13.0"},
+        "stages": [{"name": f"steps-{n}", "num_inference_steps": n, **stage} for n in (8, 4, 2)],
+        "finished": False,
+        "about": {
+            "teacher": {"source": "local"},
+            "data": {"source": "local"},
+            "model": {"parameters": 160_000, "resolution": 8, "channels": 1, "num_classes": None},
+        },
+        "evaluation": {
+            "metric": "FD (seeded classifier)",
+            "num_images": 2000,
+            "seed": 0,
+            "floor": 2.5,
+            "students": {"8": 3.0, "4": 3.5, "2": 4.5},
+            "teacher": {"256": 2.75, "8": 9.0, "4": 30.0, "2": 90.0},
+        },
+        **changes,
+    }
+
+
+def test_the_metrics_come_back(tmp_path):
+    card = make_card(tmp_path, content(), 4, "me/m")
+    card.save(tmp_path / "README.md")
+    metadata = metadata_load(tmp_path / "README.md")
+    metrics = metadata["model-index"][0]["results"][0]["metrics"]
+    assert [(m["value"], m["args"]["num_inference_steps"]) for m in metrics] == [(3.0, 8), (3.5, 4)]
+    assert metrics[0]["args"]["num_images"] == 2000 and metrics[0]["args"]["floor"] == 2.5
+    assert metadata["library_name"] == "diffusers" and "base_model" not in metadata and "datasets" not in metadata
+    again = ModelCard.load(tmp_path / "README.md")
+    assert [r.metric_value for r in again.data.eval_results] == [3.0, 3.5]
+
+
+def test_the_hub_validates_it(hub, tmp_path):
+    make_card(tmp_path, content(), 4, "me/m").validate()
+
+
+def test_later_students_are_not_in_an_earlier_card(tmp_path):
+    text = str(make_card(tmp_path, content(), 4, "me/m"))
+    assert "steps-4" in text and "steps-2" not in text
+    assert "num_inference_steps=4" in text
+
+
+def test_what_was_not_measured_is_said(tmp_path):
+    card = make_card(tmp_path, content(evaluation=None), 4, "me/m")
+    assert "**Quality:** not measured" in str(card) and "model-index" not in str(card)
+    partly = content()
+    del partly["evaluation"]["students"]["4"]
+    text = str(make_card(tmp_path, partly, 4, "me/m"))
+    assert "**Quality:** not measured" in text and "| 4 | `steps-4` | not measured |" in text
+
+
+def test_sources_on_the_hub_are_metadata(tmp_path):
+    about = content()["about"]
+    about["teacher"] = {"source": "hub", "name": "google/ddpm-cifar10-32"}
+    about["data"] = {"source": "hub", "name": "uoft-cs/cifar10"}
+    card = make_card(tmp_path, content(about=about), 4, "me/m")
+    assert card.data.base_model == "google/ddpm-cifar10-32" and card.data.base_model_relation == "finetune"
+    assert card.data.datasets == ["uoft-cs/cifar10"]
+    assert "[google/ddpm-cifar10-32](https://huggingface.co/google/ddpm-cifar10-32)" in str(card)
+
+
+@pytest.mark.parametrize("name", ["a | b", "x\n# Title", "<script>alert(1)</script>", "![p](http://x/y.png)", "`c`", "---"])
+def test_text_of_others_is_only_shown(tmp_path, name):
+    about = content()["about"]
+    about["data"] = {"source": "hub", "name": name}
+    settings = {**content()["settings"], "lr_scheduler": name}
+    text = str(make_card(tmp_path, content(about=about, settings=settings), 4, "me/m"))
+    body = text.split("\n---\n", 1)[1]
+    assert "<script" not in body and "![p]" not in body and "\n# Title" not in body
+    rows = [line for line in body.splitlines() if line.startswith("| lr\\_scheduler")]
+    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 3
+    assert ModelCard(text).data.datasets == [name]
+
+
+def test_nothing_private_gets_in(teacher_folder, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    argv = ["distill", f"--pretrained_teacher_model={teacher_folder}", f"--output_dir={folder}", "--start_steps=4"]
+    argv += ["--end_steps=1", "--updates_per_stage=1", "--train_batch_size=16", "--report_to=none"]
+    assert main([*argv, "--dataset_name=digits"]) == 0
+    text = (folder / "README.md").read_text()
+    words = [str(tmp_path), str(teacher_folder), socket.gethostname(), "/root", "/home", "/tmp", "hf_"]
+    words += [f" {getpass.getuser()} "]
+    assert [w for w in words if w in text] == []
+    assert "a model in a local folder" in text
+
+
+def test_card_command_and_a_card_that_a_person_edited(teacher_folder, tmp_path, capsys):
+    folder = tmp_path / "run"
+    argv = ["distill", f"--pretrained_teacher_model={teacher_folder}", f"--output_dir={folder}", "--start_steps=2"]
+    argv += ["--end_steps=1", "--updates_per_stage=1", "--train_batch_size=16", "--report_to=none"]
+    assert main([*argv, "--dataset_name=digits"]) == 0
+    first = (folder / "README.md").read_text()
+    assert main(["card", str(folder)]) == 0
+    assert (folder / "README.md").read_text() == first and not (folder / "README.1.md").exists()
+    (folder / "README.md").write_text("my own words")
+    assert main(["card", str(folder)]) == 0
+    assert (folder / "README.md").read_text() == first
+    assert (folder / "README.1.md").read_text() == "my own words"
+    assert main(["card", str(tmp_path)]) == 2
+    assert main(["card"]) == 2
+    assert "progdistill card" not in json.dumps(capsys.readouterr().out)
+
+
+def test_the_code_of_a_pushed_card_runs(hub, teacher_folder, tmp_path):
+    folder = tmp_path / "run"
+    argv = ["distill", f"--pretrained_teacher_model={teacher_folder}", f"--output_dir={folder}", "--start_steps=8"]
+    argv += ["--end_steps=2", "--updates_per_stage=1", "--train_batch_size=16", "--report_to=none", "--push_to_hub"]
+    assert main([*argv, "--dataset_name=digits", "--hub_model_id=me/m"]) == 0
+    text = hub.repo("me/m").head.files["README.md"].content.decode()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert len(block.strip().splitlines()) == 3
+        names = {}
+        exec(block, names)
+        assert names["image"].size == (8, 8)
