@@ -62,7 +62,9 @@ def read_finished(folder: Path, given: str | None) -> dict:
     try:
         content = read_content(folder / RECORD_NAME)
     except ValueError as error:
-        raise InputError(f"{given} holds no readable {RECORD_NAME}: give the OUTPUT_DIR of `progdistill distill`") from error
+        raise InputError(
+            f"{given} holds no readable {RECORD_NAME}: give the OUTPUT_DIR of `progdistill distill`"
+        ) from error
     stages = [s for s in content["stages"] if (folder / s["name"] / "model_index.json").exists()]
     if not stages or "about" not in content:
         raise InputError(f"{given} holds no finished student: give the OUTPUT_DIR of `progdistill distill`")

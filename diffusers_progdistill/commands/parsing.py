@@ -107,7 +107,7 @@ def split_target(argv: list[str]) -> tuple[str | None, list[str]]:
 
 
 def run(function) -> int:
-    """Run a command and turn what it raises into an exit status: 2 refused, 1 failed, 3 not all on the Hub, 130 interrupted."""
+    """Run a command and turn what it raises into an exit status, see `progdistill --help`."""
     try:
         return function() or 0
     except InputError as error:

@@ -5,8 +5,8 @@ from ..training.config import option
 from .parsing import parse, split_target
 
 
-DESCRIPTION = """Put the finished students of a chain on the Hub: one commit on main and a tag steps-N for each, and the
-newest model card. What is there already is skipped, so this finishes what `distill --push_to_hub` could not, and
+DESCRIPTION = """Put the finished students of a chain on the Hub: one commit on main and a tag steps-N for each, and
+the newest model card. What is there already is skipped, so this finishes what `distill --push_to_hub` could not, and
 publishes chains that were trained without it.
 usage: progdistill push OUTPUT_DIR [OPTIONS]; OUTPUT_DIR is that of `progdistill distill`."""
 

@@ -1,4 +1,4 @@
-"""A chain's output folder on the Hub: its students in order, each with the card of its moment, then the newest card."""
+"""A chain's output folder on the Hub: its students in order, each with a card, then the newest card."""
 
 import shutil
 import time
@@ -26,7 +26,9 @@ class Publication:
         pauses (`tuple[float, ...]`): Seconds between attempts.
     """
 
-    def __init__(self, folder: Path, content: dict, repo_id: str, token=None, license="unknown", say=print, pauses=PAUSES):
+    def __init__(
+        self, folder: Path, content: dict, repo_id: str, token=None, license="unknown", say=print, pauses=PAUSES
+    ):
         self.folder, self.content, self.repo_id, self.license = folder, content, repo_id, license
         self.publisher = Publisher(folder, repo_id, token, say, pauses)
         self.seconds_in_calls = 0.0

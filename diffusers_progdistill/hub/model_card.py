@@ -94,7 +94,7 @@ class CardOf:
             "tags": ["diffusers", "progressive-distillation", "few-step-diffusion"],
             "license": self.license,
             "model_name": self.name,
-            "eval_results": self.results(),
+            "eval_results": self.results() or None,
         }
         if self.about["data"]["source"] == "hub":
             values["datasets"] = [self.about["data"]["name"]]
@@ -133,8 +133,8 @@ class CardOf:
         size = f"{model['resolution']}x{model['resolution']}"
         kind = "class-conditional" if self.conditional else "unconditional"
         lines = [
-            f"A diffusion model that makes {kind} {size} images in **{steps_text(self.steps)}**: one network evaluation"
-            f" a step, {model['parameters']:,} parameters. Distilled by progressive distillation from"
+            f"A diffusion model that makes {kind} {size} images in **{steps_text(self.steps)}**: one network"
+            f" evaluation a step, {model['parameters']:,} parameters. Distilled by progressive distillation from"
             f" {self.teacher_name()}, with the images of {self.data_name()}."
         ]
         if self.evaluation is None:
@@ -143,8 +143,8 @@ class CardOf:
         quality = (
             f"**Quality:** {self.evaluation['metric']} {self.distance('students', self.steps)} at"
             f" {steps_text(self.steps)}. Its teacher: {self.distance('teacher', reference)} at"
-            f" {steps_text(reference)}, {self.distance('teacher', self.steps)} at {steps_text(self.steps)}. Real images,"
-            f" one half against the other: {self.evaluation['floor']:.2f}. Lower is better;"
+            f" {steps_text(reference)}, {self.distance('teacher', self.steps)} at {steps_text(self.steps)}. Real"
+            f" images, one half against the other: {self.evaluation['floor']:.2f}. Lower is better;"
             f" {self.evaluation['num_images']:,} images, seed {self.evaluation['seed']}."
         )
         return "\n\n".join([*lines, quality])
@@ -176,7 +176,10 @@ With [diffusers-progdistill](https://pypi.org/project/diffusers-progdistill/), w
 
     def table(self) -> str:
         tag = "`revision`" if self.repo_id else "folder"
-        rows = [f"| steps | {tag} | distance | teacher's DDIM at these steps | updates | hours |", "|--:|---|--:|--:|--:|--:|"]
+        rows = [
+            f"| steps | {tag} | distance | teacher's DDIM at these steps | updates | hours |",
+            "|--:|---|--:|--:|--:|--:|",
+        ]
         for s in self.students:
             n = s["num_inference_steps"]
             rows.append(
@@ -199,8 +202,9 @@ With [diffusers-progdistill](https://pypi.org/project/diffusers-progdistill/), w
         rows = "\n".join(f"| {plain(k)} | {plain(v)} |" for k, v in sorted(settings.items()))
         versions = ", ".join(f"{plain(k)} {plain(v)}" for k, v in self.content["versions"].items())
         updates = sum(s["updates"] for s in self.students)
-        return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. Each student learned to do in one step what the one before it does
-in two (Algorithm 2 of the paper). Cost so far: {updates:,} updates, {units:,} forward passes of a batch, {hours:.2f} hours.
+        return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. Each student learned to do in one step
+what the one before it does in two (Algorithm 2 of the paper). Cost so far: {updates:,} updates, {units:,} forward
+passes of a batch, {hours:.2f} hours.
 
 | setting | value |
 |---|---|

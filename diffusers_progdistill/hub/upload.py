@@ -1,6 +1,7 @@
 """One student on the Hub: the rights, the commit and the tag. Each can be repeated without doing anything twice."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,9 @@ def is_passing(error: BaseException) -> bool:
     return isinstance(error, RuntimeError)
 
 
-def with_retries(function: Callable, sleep: Callable[[float], None], say: Callable[[str], None] = print, pauses=PAUSES):
+def with_retries(
+    function: Callable, sleep: Callable[[float], None], say: Callable[[str], None] = print, pauses=PAUSES
+):
     """
     Call a function until it succeeds, with growing pauses, at most `len(pauses) + 1` times.
 
@@ -70,7 +73,9 @@ def with_retries(function: Callable, sleep: Callable[[float], None], say: Callab
             headers = getattr(getattr(cause, "response", None), "headers", {})
             if (value := headers.get("Retry-After", "")).isdigit():
                 asked = float(value)
-        return max(pauses[state.attempt_number - 1], min(asked, LONGEST_PAUSE))
+        # It is asked after the last attempt too, when nobody waits any more.
+        own = pauses[min(state.attempt_number, len(pauses)) - 1]
+        return max(own, min(asked, LONGEST_PAUSE))
 
     def tell(state: RetryCallState):
         say(f"the Hub: {describe(state.outcome.exception())}; trying again in {state.upcoming_sleep:.0f} s")
@@ -114,8 +119,6 @@ def open_repository(
     Raises:
         [`InputError`]: If the name, the token or its rights are wrong, or the Hub cannot be reached.
     """
-    import time
-
     api = HfApi(token=token)
 
     def create() -> str:

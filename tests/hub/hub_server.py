@@ -96,9 +96,9 @@ class Repo:
 @dataclass
 class Fault:
     """
-    What happens to the next `times` requests that match, after `skip` of them. `kind` is a status, "cut" (half the body is read, then the
-    connection is closed), "lost" (the request is carried out, its reply is not sent) or "down" (nothing listens for
-    `seconds`).
+    What happens to the next `times` requests that match, after `skip` of them. `kind` is a status, "cut" (half the body
+    is read, then the connection is closed), "lost" (the request is carried out, its reply is not sent) or "down"
+    (nothing listens for `seconds`).
     """
 
     method: str | None
@@ -290,11 +290,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply_json({"error": "made to fail"}, fault.kind, fault.headers)
         hub.gate.wait()
         self.query, self.commit_header = parse_qs(url.query), {}
-        for verb, pattern, name in self.ROUTES:
-            match = re.fullmatch(pattern, url.path)
-            if match and verb == method:
-                break
-        else:
+        routes = ((name, re.fullmatch(pattern, url.path)) for verb, pattern, name in self.ROUTES if verb == method)
+        name, match = next(((name, match) for name, match in routes if match), (None, None))
+        if match is None:
             hub.unhandled.append(f"{self.command} {self.path}")
             return self.reply_json({"error": "not handled"}, 501)
         try:

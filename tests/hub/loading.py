@@ -11,9 +11,7 @@ import warnings
 warnings.simplefilter("ignore")
 with_package = sys.argv[1] == "with"
 if with_package:
-    import diffusers_progdistill
-
-    diffusers_progdistill.ProgressiveDistillationPipeline
+    from diffusers_progdistill import ProgressiveDistillationPipeline
 else:
     sys.modules["diffusers_progdistill"] = None  # importing it fails, as where it is not installed
 
@@ -45,8 +43,11 @@ def ways(repo):
         yield name, lambda: pipeline_works(DiffusionPipeline, repo, **revision)
     yield "DDIMPipeline.from_pretrained(repo)", lambda: pipeline_works(DDIMPipeline, repo)
     if with_package:
-        cls = diffusers_progdistill.ProgressiveDistillationPipeline
+        cls = ProgressiveDistillationPipeline
         yield "ProgressiveDistillationPipeline.from_pretrained(repo)", lambda: pipeline_works(cls, repo)
+        if repo == "me/plain":
+            name = 'ProgressiveDistillationPipeline.from_pretrained(repo, revision="steps-8")'
+            yield name, lambda: pipeline_works(cls, repo, **revision)
     name = 'UNet2DModel.from_pretrained(repo, subfolder="unet")'
     yield name, lambda: [type(UNet2DModel.from_pretrained(repo, subfolder="unet")).__name__]
 

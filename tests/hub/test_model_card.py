@@ -16,7 +16,12 @@ def content(**changes):
     """What chain.json holds after three stages, measured."""
     stage = {"updates": 10, "forward_units": 50, "seconds": 36.0, "loss": 0.1}
     return {
-        "settings": {"seed": 0, "weighting": "truncated_snr", "dataset_name": None, "train_data_dir": "/home/joe/cats"},
+        "settings": {
+            "seed": 0,
+            "weighting": "truncated_snr",
+            "dataset_name": None,
+            "train_data_dir": "/home/joe/cats",
+        },
         "versions": {"torch": "2.13.0"},
         "stages": [{"name": f"steps-{n}", "num_inference_steps": n, **stage} for n in (8, 4, 2)],
         "finished": False,
@@ -78,7 +83,9 @@ def test_sources_on_the_hub_are_metadata(tmp_path):
     assert "[google/ddpm-cifar10-32](https://huggingface.co/google/ddpm-cifar10-32)" in str(card)
 
 
-@pytest.mark.parametrize("name", ["a | b", "x\n# Title", "<script>alert(1)</script>", "![p](http://x/y.png)", "`c`", "---"])
+@pytest.mark.parametrize(
+    "name", ["a | b", "x\n# Title", "<script>alert(1)</script>", "![p](http://x/y.png)", "`c`", "---"]
+)
 def test_text_of_others_is_only_shown(tmp_path, name):
     about = content()["about"]
     about["data"] = {"source": "hub", "name": name}
