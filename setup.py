@@ -27,7 +27,7 @@ setup(
         "accelerate>=1.10",
         "datasets>=4.0",
         "diffusers>=0.40",
-        "huggingface_hub>=1.0",
+        "huggingface_hub>=1.23",
         "numpy>=1.26",
         "pillow>=10.0",
         "pyyaml>=6.0",

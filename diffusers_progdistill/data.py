@@ -115,7 +115,7 @@ class ImageData(Dataset):
         return self._images if self._images is not None else self.__getitems__(range(len(self)))[0]
 
 
-def load_digits(config) -> ImageData:
+def load_digits(resolution: int = 8, center_crop: bool = True) -> ImageData:
     """The embedded data set: scikit-learn's 1,797 scans of handwritten digits, 8x8 pixels of 17 gray levels."""
     try:
         from sklearn.datasets import load_digits as load
@@ -126,9 +126,8 @@ def load_digits(config) -> ImageData:
     raw = load()
     arrays = np.round(raw.images * (255 / 16)).astype(np.uint8)
     names = [str(d) for d in range(10)]
-    resolution = config.resolution or 8
     entries = [Image.fromarray(a) for a in arrays] if resolution != 8 else list(arrays[:, None])
-    return ImageData(entries, raw.target, 1, resolution, config.center_crop, names)
+    return ImageData(entries, raw.target, 1, resolution, center_crop, names)
 
 
 def load_data(config, channels: int | None = None, resolution: int | None = None) -> ImageData:
@@ -144,9 +143,7 @@ def load_data(config, channels: int | None = None, resolution: int | None = None
         [`InputError`]: If there is no such data set, it has no readable image, or its channels differ.
     """
     if config.dataset_name == "digits":
-        if resolution is not None and config.resolution is None:
-            config.resolution = resolution
-        data = load_digits(config)
+        data = load_digits(config.resolution or resolution or 8, config.center_crop)
     else:
         data = _load_with_datasets(config, resolution)
     if channels is not None and data.channels != channels:

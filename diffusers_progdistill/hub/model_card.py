@@ -118,7 +118,7 @@ class CardOf:
                 metric_value=evaluation["students"][str(s["num_inference_steps"])],
                 metric_args={
                     "num_inference_steps": s["num_inference_steps"],
-                    "feature_extractor": evaluation["metric"],
+                    "feature_extractor": evaluation.get("feature_extractor", evaluation["metric"]),
                     "num_images": evaluation["num_images"],
                     "seed": evaluation["seed"],
                     "floor": evaluation["floor"],
@@ -158,7 +158,7 @@ pipe = ProgressiveDistillationPipeline.from_pretrained("{where}")
 image = pipe({labels}).images[0]
 ```"""
         if self.conditional:
-            return f"""With [diffusers-progdistill](https://pypi.org/project/diffusers-progdistill/), since the stock
+            return f"""With `diffusers-progdistill`, since the stock
 pipelines take no class labels:
 
 {ours}"""
@@ -170,14 +170,15 @@ pipe = DiffusionPipeline.from_pretrained("{where}")
 image = pipe(num_inference_steps={self.steps}).images[0]
 ```
 
-With [diffusers-progdistill](https://pypi.org/project/diffusers-progdistill/), which knows the number of steps:
+With `diffusers-progdistill`, which knows the number of steps:
 
 {ours}"""
 
     def table(self) -> str:
         tag = "`revision`" if self.repo_id else "folder"
+        metric = (self.content.get("evaluation") or {}).get("metric", "quality")
         rows = [
-            f"| steps | {tag} | distance | teacher's DDIM at these steps | updates | hours |",
+            f"| steps | {tag} | {metric} | teacher's DDIM at these steps | updates | hours |",
             "|--:|---|--:|--:|--:|--:|",
         ]
         for s in self.students:

@@ -32,8 +32,8 @@ class Publisher:
     Publishes the students of one chain to one repository, in the order of the chain.
 
     Each entry of the queue is a folder `OUTPUT_DIR/push-queue/steps-N` that holds exactly what the commit will hold.
-    It is removed when the commit and its tag are on the Hub. A student is never published before an earlier one that is
-    still missing, so that `main` is always the newest and the commit log is the chain.
+    It is removed when the commit and its tag are on the Hub. A student is never published before an earlier one that
+    is still missing, so that `main` is always the newest and the commit log is the chain.
 
     Args:
         folder (`Path`): The chain's output folder.

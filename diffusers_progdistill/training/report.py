@@ -28,7 +28,13 @@ class Report:
             from ..evaluation.metrics import FrechetDistance
 
             self.metric = FrechetDistance(data, batch_size=config.eval_batch_size)
-            evaluation.update(metric=self.metric.name, num_images=config.eval_images, seed=0, floor=self.metric.floor)
+            evaluation.update(
+                metric=self.metric.name,
+                feature_extractor=config.feature_extractor,
+                num_images=config.eval_images,
+                seed=0,
+                floor=self.metric.floor,
+            )
             self._measure("teacher", teacher, REFERENCE_STEPS)
         self.seconds += time.perf_counter() - began
 

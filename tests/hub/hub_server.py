@@ -16,88 +16,17 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from hub_repository import LFS_SUFFIXES, Commit, File, Repo, User, git_sha, is_lfs
+
 
 DATE = "2026-01-01T00:00:00.000Z"
-LFS_SUFFIXES = (".safetensors", ".bin", ".parquet", ".png", ".zip")
-
-
-def git_sha(kind: str, content: bytes) -> str:
-    return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content).hexdigest()
-
-
-@dataclass
-class User:
-    """Whom a token belongs to; `role` is "read" or "write"."""
-
-    name: str
-    role: str = "write"
-    organizations: tuple[str, ...] = ()
-
-
-@dataclass
-class File:
-    content: bytes
-    is_lfs: bool = False
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def pointer(self) -> bytes:
-        text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.content)}\n"
-        return text.encode()
-
-    @property
-    def oid(self) -> str:
-        """The git blob's sha1."""
-        return git_sha("blob", self.pointer if self.is_lfs else self.content)
-
-    def entry(self, path: str) -> dict:
-        entry = {"type": "file", "path": path, "oid": self.oid, "size": len(self.content)}
-        if self.is_lfs:
-            entry["lfs"] = {"oid": self.sha256, "size": len(self.content), "pointerSize": len(self.pointer)}
-        return entry
-
-
-@dataclass
-class Commit:
-    oid: str
-    title: str
-    author: str
-    files: dict[str, File]
-
-
-@dataclass
-class Repo:
-    kind: str
-    name: str
-    private: bool = False
-    commits: list[Commit] = field(default_factory=list)
-    tags: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def head(self) -> Commit:
-        return self.commits[-1]
-
-    def at(self, revision: str) -> Commit | None:
-        """The commit that a branch, tag or sha names."""
-        if revision in ("main", "refs/heads/main"):
-            return self.head
-        oid = self.tags.get(revision, revision)
-        return next((c for c in self.commits if c.oid == oid), None)
-
-    def commit(self, title: str, author: str, files: dict[str, File]) -> Commit:
-        listing = json.dumps([len(self.commits), title, {p: f.oid for p, f in sorted(files.items())}]).encode()
-        self.commits.append(Commit(git_sha("commit", listing), title, author, files))
-        return self.head
 
 
 @dataclass
 class Fault:
     """
-    What happens to the next `times` requests that match, after `skip` of them. `kind` is a status, "cut" (half the body
-    is read, then the connection is closed), "lost" (the request is carried out, its reply is not sent) or "down"
+    What happens to the next `times` requests that match, after `skip` of them. `kind` is a status, "cut" (half the
+    body is read, then the connection is closed), "lost" (the request is carried out, its reply is not sent) or "down"
     (nothing listens for `seconds`).
     """
 
@@ -212,10 +141,6 @@ class Hub:
         contents = {".gitattributes": attributes, **(files or {})}
         repo.commit("initial commit", name.split("/")[0], {p: File(c, is_lfs(p)) for p, c in contents.items()})
         return repo
-
-
-def is_lfs(path: str) -> bool:
-    return path.endswith(LFS_SUFFIXES)
 
 
 class Refused(Exception):

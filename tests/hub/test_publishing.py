@@ -167,12 +167,13 @@ def requests_of_a_push(hub, chain, repo_id):
     return [r for r in hub.requests if "agent-harness" not in r[1]]
 
 
-def one_student(hub, chain, repo_id):
+def one_student(hub, chain, repo_id, pauses=NO_PAUSES):
     content = read_finished(chain, "")
     content["stages"] = content["stages"][:1]
     hub.add_repo(repo_id)
+    hub.stored.clear()
     hub.requests.clear()
-    publish_folder(chain, content, repo_id, pauses=NO_PAUSES, say=lambda line: None)
+    publish_folder(chain, content, repo_id, pauses=pauses, say=lambda line: None)
 
 
 FAULTS = {
@@ -185,13 +186,13 @@ FAULTS = {
 }
 
 
-def try_every_request(hub, chain, tmp_path, fault):
+def try_every_request(hub, chain, fault, pauses=NO_PAUSES):
     requests = requests_of_a_push(hub, chain, "me/clean")
     assert any("/commit/" in path for _, path in requests) and any("/tag/" in path for _, path in requests)
     for k in range(len(requests)):
         hub.faults.clear()
         hub.fail(None, "^(?!/api/agent)", skip=k, **FAULTS[fault])
-        one_student(hub, chain, f"me/number-{k}")
+        one_student(hub, chain, f"me/number-{k}", pauses)
         assert hub.faults[0].fired, "the fault did not happen"
         repo = hub.repo(f"me/number-{k}")
         assert [c.title for c in repo.commits] == ["initial commit", "Student of steps 32"], requests[k]
@@ -200,15 +201,15 @@ def try_every_request(hub, chain, tmp_path, fault):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [f for f in FAULTS if f != "down"])
-def test_a_fault_at_every_request(hub, chain, tmp_path, fault):
-    try_every_request(hub, chain, tmp_path, fault)
+def test_a_fault_at_every_request(hub, chain, fault):
+    try_every_request(hub, chain, fault)
 
 
 @pytest.mark.slow
-def test_a_server_that_is_down_for_a_while_at_every_request(hub, chain, tmp_path, monkeypatch):
+def test_a_server_that_is_down_for_a_while_at_every_request(hub, chain, monkeypatch):
     # The clock of the retries is shortened with that of the fault.
     monkeypatch.setitem(FAULTS["down"], "seconds", 1)
-    try_every_request(hub, chain, tmp_path, "down")
+    try_every_request(hub, chain, "down", (0.25,) * 9)
 
 
 @pytest.mark.parametrize("fault", ["lost reply", "cut"])
