@@ -1,9 +1,26 @@
-"""The one exception that means: refused before any work was done."""
+"""What ends a command, and with which exit status."""
+
+import signal
 
 
 class InputError(ValueError):
-    """Something a person gave is wrong. The message is one line that names the option and what would be right."""
+    """
+    Something a person gave is wrong, found before any work was done (exit status 2). The message is one line that
+    names the option and what would be right.
+    """
 
 
 class PublishError(RuntimeError):
     """Something that was promised is not on the Hub (exit status 3)."""
+
+
+class DiskError(OSError):
+    """Something could not be written: a full disk, a quota, a read-only folder (exit status 1)."""
+
+
+class StoppedBySignal(BaseException):
+    """The run was asked to stop. Not an `Exception`, so that nothing on the way takes it for a failure of its own."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum

@@ -1,27 +1,16 @@
 """chain.json: what was run, with which settings and versions, and what it cost. Written so that it is never half."""
 
 import json
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from . import __version__
+from .disk import write_json, writing
 from .errors import InputError
 
 
 RECORD_NAME = "chain.json"
-
-
-def write_json(path: Path, content: dict):
-    """Write a JSON file in one piece: to a temporary neighbour, flushed, then renamed over the old one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def versions() -> dict[str, str]:
@@ -139,5 +128,6 @@ class Record:
         self.write()
 
     def write(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.content)

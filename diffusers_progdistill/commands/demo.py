@@ -17,7 +17,7 @@ def teacher_config(folder: Path, scale: float = 1.0) -> TeacherConfig:
     """The demo's teacher."""
     return TeacherConfig(
         output_dir=str(folder / "teacher"),
-        max_train_steps=max(1, round(5000 * scale)),
+        max_train_steps=max(1, round(4000 * scale)),
         learning_rate=2e-3,
         lr_scheduler="linear",
         lr_warmup_steps=round(100 * scale),
@@ -33,8 +33,8 @@ def chain_config(folder: Path, scale: float = 1.0) -> DistillationConfig:
         output_dir=str(folder),
         start_steps=64,
         end_steps=1,
-        updates_per_stage=max(1, round(500 * scale)),
-        learning_rate=1.5e-3,
+        updates_per_stage=max(1, round(600 * scale)),
+        learning_rate=2e-3,
         use_ema=True,
         eval_images=max(20, round(2000 * scale)),
         **SHARED,

@@ -9,7 +9,7 @@ from typing import NoReturn
 import yaml
 from transformers.hf_argparser import HfArgumentParser
 
-from ..errors import InputError, PublishError
+from ..errors import DiskError, InputError, PublishError, StoppedBySignal
 
 
 class OneLineParser(HfArgumentParser):
@@ -113,12 +113,18 @@ def run(function) -> int:
     except InputError as error:
         print(f"progdistill: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("progdistill: interrupted", file=sys.stderr)
-        return 130
+    except StoppedBySignal as stopped:
+        print(f"progdistill: stopped by {stopped}; the same command goes on from here", file=sys.stderr)
+        return 128 + stopped.signum
     except PublishError as error:
         print(f"progdistill: {error}", file=sys.stderr)
         return 3
+    except KeyboardInterrupt:
+        print("progdistill: interrupted", file=sys.stderr)
+        return 130
+    except DiskError as error:
+        print(f"progdistill: stopped: {error}; what was finished before is whole", file=sys.stderr)
+        return 1
     except FloatingPointError as error:
         print(f"progdistill: stopped: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from ..disk import replace_file
+
 
 def to_pictures(images: torch.Tensor, size: int = 48) -> list[Image.Image]:
     """PIL images from `(num_images, channels, height, width)` in [0, 1]; small ones enlarged without smoothing."""
@@ -34,7 +36,7 @@ def save_rows(rows: list[tuple[str, torch.Tensor]], path: Path):
         draw.text((8, y * (height + gap) + height // 2 - 9), label, fill="black", font=font)
         for x, picture in enumerate(row):
             grid.paste(picture, (margin + x * (width + gap), y * (height + gap)))
-    grid.save(path)
+    replace_file(path, grid.save)
 
 
 def save_curve(students: dict[int, float], teacher: dict[int, float], floor: float, name: str, path: Path):
@@ -54,4 +56,4 @@ def save_curve(students: dict[int, float], teacher: dict[int, float], floor: flo
     axes.set_ylabel(f"{name}, lower is better")
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
-    figure.savefig(path, dpi=130)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=130))

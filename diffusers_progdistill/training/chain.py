@@ -1,19 +1,22 @@
 """The chain: halve the teacher's steps again and again, save each student, measure it (Algorithm 2)."""
 
 import copy
-import os
-import shutil
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from ..data import load_data
-from ..errors import InputError
+from ..data import ImageData, load_data
+from ..disk import replace_folder
+from ..errors import InputError, PublishError
 from ..hub.folder import Publication, publish_folder, write_card
 from ..hub.upload import open_repository
 from ..pipelines.export import save_pipeline, with_metadata
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from ..record import Record
+from .checkpointing import Checkpoints
 from .config import DistillationConfig
 from .loop import train_stage
 from .monitor import Monitor
@@ -23,18 +26,37 @@ from .setup import (
     about_of,
     check_batch,
     check_resolution,
+    check_resume,
     load_teacher,
     make_accelerator,
     settings_of,
     start_trackers,
 )
+from .signals import StopRequest
 from .stages import HalvingObjective, Stage
+
+
+@dataclass
+class Run:
+    """What the options of a chain name, loaded and checked."""
+
+    config: DistillationConfig
+    accelerator: Accelerator
+    teacher: ProgressiveDistillationPipeline
+    data: ImageData
+    plan: list[Stage]
+    global_batch: int
+
+    @property
+    def is_main(self) -> bool:
+        return self.accelerator.is_main_process
 
 
 def distill(config: DistillationConfig) -> Path:
     """
     Distil a teacher into students of half its steps, half of that, ... (Algorithm 2). Each student is saved as
-    `output_dir/steps-N` the moment its stage ends; an unfinished chain goes on at the first missing student.
+    `output_dir/steps-N` the moment its stage ends; an unfinished chain goes on at the newest checkpoint of the first
+    missing student.
 
     Args:
         config ([`DistillationConfig`]): All options.
@@ -44,63 +66,81 @@ def distill(config: DistillationConfig) -> Path:
 
     Raises:
         [`InputError`]: For options that cannot work, before anything is written.
-        `FloatingPointError`: If a loss stops being finite; the students made so far are kept.
+        `FloatingPointError`: If too many updates are not finite; the students made so far are kept.
+        [`DiskError`]: If something cannot be written; what was finished before is whole.
         [`PublishError`]: If everything was trained, but something is not on the Hub.
+        [`StoppedBySignal`]: After SIGTERM or SIGINT, when a checkpoint is written.
     """
-    config.check()
+    run = open_run(config)
     folder = Path(config.output_dir)
-    accelerator = make_accelerator(config, None if config.dry_run else folder / config.logging_dir)
-    pipeline = load_teacher(config)
-    data = load_data(config, pipeline.unet.config.in_channels, pipeline.unet.config.sample_size)
-    check_resolution(data.resolution, pipeline.unet.config)
-    if config.eval_images and data.labels is None:
-        raise InputError("--feature_extractor classifier needs labels: give --class_column")
-    global_batch = check_batch(config, len(data), accelerator.num_processes)
-    plan = plan_of(config)
     if config.dry_run:
-        print_plan(config, pipeline, data, plan, accelerator, global_batch)
+        print_plan(config, run.teacher, run.data, run.plan, run.accelerator, run.global_batch)
         return folder
-    record = Record(folder, settings_of(config, data, global_batch), own_names=("teacher",))
-    is_main = accelerator.is_main_process
-    hub = open_hub(config) if is_main and config.push_to_hub else None
+    record = Record(folder, settings_of(config, run.data, run.global_batch), own_names=("teacher",))
+    check_resume(config)
+    hub = open_hub(config) if run.is_main and config.push_to_hub else None
     if record.finished:
-        accelerator.print(f"the chain in {folder} is finished already: {', '.join(s.name for s in plan)}")
+        run.accelerator.print(f"the chain in {folder} is finished already: {', '.join(s.name for s in run.plan)}")
         if hub:
             publish_folder(folder, record.content, hub["repo_id"], config.hub_token, hub["license"])
         return folder
-    accelerator.wait_for_everyone()
-    if is_main:
-        record.update(about=about_of(config, pipeline, data), **({"hub": hub} if hub else {}))
-    start_trackers(accelerator, record.content["settings"])
-    pipeline.unet.requires_grad_(False).eval().to(accelerator.device)
-    report = Report(config, record, data, pipeline) if is_main else None
-    publication = start_publication(config, record, hub) if hub else None
-
-    done = [s for s in plan if record.stage(s.name)]
-    monitor = Monitor(accelerator, folder, sum(s.forward_units for s in plan), sum(s.forward_units for s in done))
-    try:
-        for number, stage in enumerate(plan, 1):
-            if record.stage(stage.name):
-                accelerator.print(f"{stage.name} is there already")
-                pipeline = load_student(folder / stage.name, accelerator.device)
-            else:
-                monitor.start(stage, number, len(plan), global_batch)
-                pipeline = run_stage(accelerator, config, pipeline, data, stage, monitor, record)
-            if is_main:
-                monitor.paused += report.add_student(stage, pipeline)
-                write_card(folder, record.content)
+    # Every process has read the record before the main one writes to it.
+    run.accelerator.wait_for_everyone()
+    if run.is_main:
+        about = about_of(config, run.teacher, run.data)
+        record.update(about=about, **({"hub": hub} if hub else {}))
+    start_trackers(run.accelerator, record.content["settings"])
+    with StopRequest() as stop:
+        publication = start_publication(config, record, hub) if hub else None
+        try:
+            train_chain(run, record, publication, stop)
+        finally:
+            # What is finished goes to the Hub even when a later stage fails.
             if publication is not None:
-                publication.add(stage.name, stage.number)
-            accelerator.wait_for_everyone()
-        if is_main:
-            report.finish()
-            record.update(finished=True)
-        accelerator.end_training()
-    finally:
-        # What is finished goes to the Hub even when a later stage fails.
-        if publication is not None:
-            publication.close()
+                close_publication(publication, stop)
     return folder
+
+
+def open_run(config: DistillationConfig) -> Run:
+    """Load the teacher and the images, and refuse what does not fit together."""
+    config.check()
+    accelerator = make_accelerator(config, None if config.dry_run else Path(config.output_dir) / config.logging_dir)
+    teacher = load_teacher(config)
+    data = load_data(config, teacher.unet.config.in_channels, teacher.unet.config.sample_size)
+    check_resolution(data.resolution, teacher.unet.config)
+    if config.eval_images and data.labels is None:
+        raise InputError("--feature_extractor classifier needs labels: give --class_column")
+    global_batch = check_batch(config, len(data), accelerator.num_processes)
+    return Run(config, accelerator, teacher, data, plan_of(config), global_batch)
+
+
+def train_chain(run: Run, record: Record, publication: Publication | None, stop: StopRequest):
+    """Every stage that is not finished, each with its measurements, its card and its turn to be published."""
+    accelerator, plan = run.accelerator, run.plan
+    pipeline = run.teacher
+    pipeline.unet.requires_grad_(False).eval().to(accelerator.device)
+    report = Report(run.config, record, run.data, pipeline, accelerator)
+    done = [s for s in plan if record.stage(s.name)]
+    monitor = Monitor(
+        accelerator, record.folder, sum(s.forward_units for s in plan), sum(s.forward_units for s in done)
+    )
+    for number, stage in enumerate(plan, 1):
+        if record.stage(stage.name):
+            accelerator.print(f"{stage.name} is there already")
+            pipeline = load_student(record.folder / stage.name, accelerator.device)
+        else:
+            monitor.start(stage, number, len(plan), run.global_batch)
+            pipeline = run_stage(run, pipeline, stage, monitor, record, stop)
+        monitor.paused += report.add_student(stage, pipeline)
+        if run.is_main:
+            write_card(record.folder, record.content)
+        if publication is not None:
+            publication.add(stage.name, stage.number)
+        accelerator.wait_for_everyone()
+    if run.is_main:
+        report.finish()
+        record.update(finished=True)
+    accelerator.end_training()
 
 
 def open_hub(config: DistillationConfig) -> dict:
@@ -115,6 +155,17 @@ def start_publication(config: DistillationConfig, record: Record, hub: dict) -> 
     return Publication(record.folder, record.content, hub["repo_id"], config.hub_token, hub["license"], tqdm.write)
 
 
+def close_publication(publication: Publication, stop: StopRequest):
+    """Wait for the queue, as long as a signal leaves time. What ended the training comes before what is missing."""
+    failure = sys.exception()
+    try:
+        publication.close(stop.seconds_left())
+    except PublishError as error:
+        if failure is None:
+            raise
+        tqdm.write(f"progdistill: {error}", file=sys.stderr)
+
+
 def load_student(folder: Path, device) -> ProgressiveDistillationPipeline:
     """A finished student, frozen, to teach the next or to be measured."""
     pipeline = ProgressiveDistillationPipeline.from_pretrained(folder).to(device)
@@ -122,8 +173,9 @@ def load_student(folder: Path, device) -> ProgressiveDistillationPipeline:
     return pipeline
 
 
-def run_stage(accelerator, config, teacher, data, stage: Stage, monitor: Monitor, record: Record):
+def run_stage(run: Run, teacher, stage: Stage, monitor: Monitor, record: Record, stop: StopRequest):
     """One halving: from the teacher's pipeline to the student's, on disk."""
+    accelerator, config = run.accelerator, run.config
     student = copy.deepcopy(teacher.unet).requires_grad_(True)
     for module in student.modules():
         # The paper distils without dropout.
@@ -142,15 +194,19 @@ def run_stage(accelerator, config, teacher, data, stage: Stage, monitor: Monitor
         accelerator.device,
     )
     ema_decay = config.ema_decay if config.use_ema else None
-    if accelerator.is_main_process:
-        drop_lines(record.folder / "metrics.jsonl", stage.name)
+    checkpoints = Checkpoints(
+        accelerator, record.folder, stage.name, config.checkpoints_total_limit, config.resume_from_checkpoint
+    )
     try:
-        result = train_stage(accelerator, student, objective, data, stage, config, monitor, ema_decay)
+        with stop.deferred():
+            result = train_stage(
+                accelerator, student, objective, run.data, stage, config, monitor, ema_decay, checkpoints, stop
+            )
     finally:
         monitor.finish()
     student.requires_grad_(False)
     if accelerator.is_main_process:
-        save_complete(student, scheduler, record.folder / stage.name)
+        replace_folder(record.folder / stage.name, lambda folder: save_pipeline(student, scheduler, folder))
         entry = {
             "name": stage.name,
             "num_inference_steps": stage.number,
@@ -158,24 +214,8 @@ def run_stage(accelerator, config, teacher, data, stage: Stage, monitor: Monitor
             "forward_units": stage.forward_units,
             "seconds": round(result.seconds, 1),
             "loss": result.loss,
+            "skipped_updates": result.skipped,
         }
         record.add_stage(entry)
+        checkpoints.clear()
     return ProgressiveDistillationPipeline(student, scheduler)
-
-
-def drop_lines(path: Path, stage_name: str):
-    """Forget an interrupted try at a stage: no line of metrics.jsonl twice."""
-    if path.exists():
-        marker = f'"stage": "{stage_name}"'
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(line for line in lines if marker not in line), encoding="utf-8")
-
-
-def save_complete(unet, scheduler, folder: Path):
-    """Write a pipeline folder under a temporary name and rename it: it is there whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    save_pipeline(unet, scheduler, temporary)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(temporary, folder)

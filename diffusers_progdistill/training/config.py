@@ -12,6 +12,7 @@ Weighting = Literal["snr", "truncated_snr", "snr_plus_one", "constant"]
 # Options that do not change the weights of a run: they may differ when a folder is resumed.
 NEUTRAL_OPTIONS = {
     *("output_dir", "cache_dir", "hub_token", "report_to", "logging_dir", "logging_steps", "dataloader_num_workers"),
+    *("checkpointing_steps", "checkpoints_total_limit", "resume_from_checkpoint"),
     *("eval_images", "feature_extractor", "eval_batch_size", "dry_run", "gradient_checkpointing"),
     *("push_to_hub", "hub_model_id", "hub_private_repo", "hub_license"),
 }
@@ -65,10 +66,20 @@ class TrainingConfig:
     report_to: str = option("tensorboard", "Tracker of accelerate: tensorboard, wandb, ..., or none.")
     logging_dir: str = option("logs", "Folder of the tracker, inside the output folder.")
     logging_steps: int = option(50, "Updates between two lines of metrics.jsonl.")
+    checkpointing_steps: int = option(500, "Updates between two checkpoints of the stage that is being trained.")
+    checkpoints_total_limit: int = option(
+        2, "Checkpoints that are kept, the newest ones; those of a finished stage are deleted."
+    )
+    resume_from_checkpoint: str = option(
+        "latest",
+        "'latest' goes on from the newest checkpoint that is whole, or the name of one, such as steps-8-00000500.",
+    )
 
     def check(self):
         """Raise [`InputError`] for values that cannot be right, whatever the model and the data."""
-        for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", *self._positive):
+        for name in ("train_batch_size", "gradient_accumulation_steps", *self._positive):
+            self._require(name, getattr(self, name) > 0, "a positive number")
+        for name in ("logging_steps", "checkpointing_steps", "checkpoints_total_limit"):
             self._require(name, getattr(self, name) > 0, "a positive number")
         for name in ("learning_rate", "max_grad_norm", "adam_epsilon"):
             self._require(name, 0 < getattr(self, name) < float("inf"), "a positive number")

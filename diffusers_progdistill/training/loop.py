@@ -9,16 +9,21 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
 from ..data import GlobalOrder, ImageData, make_loader
+from ..seeds import seed_of
+from .checkpointing import Checkpoints
 from .config import TrainingConfig
+from .health import Health
+from .signals import Agreement, StopRequest
 from .stages import Draws, Objective, Stage
 
 
 @dataclass
 class StageResult:
-    """What a stage took: seconds of its updates, and the mean loss of its last logging interval."""
+    """What a stage took: seconds of its updates, the mean loss of its last logging interval, updates skipped."""
 
     seconds: float
-    loss: float
+    loss: float | None
+    skipped: int
 
 
 def learning_rate_factor(config: TrainingConfig, optimizer, updates: int):
@@ -41,6 +46,11 @@ def make_optimizer(config: TrainingConfig, model) -> torch.optim.AdamW:
     )
 
 
+def has_dropout(model: torch.nn.Module) -> bool:
+    """Whether a training forward pass draws random numbers of its own."""
+    return any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
+
+
 def train_stage(
     accelerator,
     model: torch.nn.Module,
@@ -50,9 +60,12 @@ def train_stage(
     config: TrainingConfig,
     monitor,
     ema_decay: float | None = None,
+    checkpoints: Checkpoints | None = None,
+    stop: StopRequest | None = None,
 ) -> StageResult:
     """
-    Train `model` in place. With `ema_decay` it ends as the average of its weights.
+    Train `model` in place, from the newest checkpoint if there is one. With `ema_decay` it ends as the average of its
+    weights.
 
     Args:
         accelerator ([`~accelerate.Accelerator`]): Precision, processes and accumulation.
@@ -63,46 +76,63 @@ def train_stage(
         config ([`TrainingConfig`]): Optimizer and batch options.
         monitor ([`~training.monitor.Monitor`]): Is told of every update, and of the loss on logging updates.
         ema_decay (`float`, *optional*): Decay of an average of the weights; it warms up as in diffusers' EMAModel.
+        checkpoints ([`Checkpoints`], *optional*): Where checkpoints are read and written.
+        stop ([`StopRequest`], *optional*): When it is requested, a checkpoint is written and the stage is left.
 
     Raises:
-        `FloatingPointError`: If the loss is found not to be finite on a logging update.
+        `FloatingPointError`: If too many updates had to be skipped, see [`Health`].
+        [`StoppedBySignal`]: After the checkpoint that `stop` asked for.
     """
-    parts, world = config.gradient_accumulation_steps, accelerator.num_processes
+    parts, world, rank = config.gradient_accumulation_steps, accelerator.num_processes, accelerator.process_index
     part_size = config.train_batch_size
     global_batch = part_size * parts * world
-    order = GlobalOrder(
-        len(data), global_batch, parts, accelerator.process_index, world, config.seed, stage.number, stage.updates
-    )
-    batches = iter(make_loader(data, order, config.dataloader_num_workers))
     draws = Draws(config.seed, stage.number, global_batch, accelerator.device, config.random_flip)
     image_shape = (data.channels, data.resolution, data.resolution)
 
     model.train()
+    dropout = has_dropout(model)
     optimizer = make_optimizer(config, model)
     rate = learning_rate_factor(config, optimizer, stage.updates)
     ema = None if ema_decay is None else EMAModel(model.parameters(), decay=ema_decay, foreach=True)
+    health = Health(accelerator, stage.updates)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    loss_sum = torch.zeros((), device=accelerator.device)
-    last_log = 0
+    saved = checkpoints.load(accelerator.unwrap_model(wrapped), ema) if checkpoints is not None else None
+    first, seconds_before, mean_loss = 0, 0.0, None
+    if saved is not None:
+        first, seconds_before, mean_loss = saved["update"], saved["seconds"], saved["mean_loss"]
+        health.restore(saved["health"])
+    order = GlobalOrder(
+        len(data), global_batch, parts, rank, world, config.seed, stage.number, stage.updates, first_update=first
+    )
+    batches = iter(make_loader(data, order, config.dataloader_num_workers))
+    agreement = Agreement(accelerator, stop, config.logging_steps, first)
+    monitor.resume(first)
     began = time.perf_counter()
 
-    for update in range(stage.updates):
+    for update in range(first, stage.updates):
         learning_rate = config.learning_rate * rate(update)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         drawn = draws.of_update(update, image_shape)
+        loss_of_update = 0.0
         for part in range(parts):
             images, labels = next(batches)
             labels = labels if model.config.num_class_embeds is not None else None
-            batch = draws.part(drawn, images, labels, (part * world + accelerator.process_index) * part_size)
+            batch = draws.part(drawn, images, labels, (part * world + rank) * part_size)
+            if dropout:
+                torch.manual_seed(seed_of(config.seed, stage.number, update, part, rank))
             last_part = part == parts - 1
             # Gradients of the parts add up in each process; processes meet once an update.
             with contextlib.nullcontext() if last_part else accelerator.no_sync(wrapped):
                 with accelerator.autocast():
                     loss = objective(wrapped, batch)
                 accelerator.backward(loss)
-            loss_sum += loss.detach() / parts
-        accelerator.clip_grad_norm_(wrapped.parameters(), config.max_grad_norm)
+            loss_of_update += loss.detach() / parts
+        grad_norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.max_grad_norm)
+        found_inf = health.judge(loss_of_update, grad_norm)
+        if accelerator.scaler is None:
+            # Fused AdamW leaves weights and moments as they are where this is 1; fp16's scaler sets it itself.
+            optimizer.optimizer.found_inf = found_inf
         optimizer.step()
         optimizer.zero_grad()
         if ema is not None:
@@ -111,18 +141,18 @@ def train_stage(
 
         done = update + 1
         if done % config.logging_steps == 0 or done == stage.updates:
-            mean_loss = (accelerator.reduce(loss_sum, "mean") / (done - last_log)).item()
-            loss_sum.zero_()
-            last_log = done
-            if not mean_loss < float("inf"):
-                raise FloatingPointError(
-                    f"the loss of stage {stage.name} is {mean_loss} at update {done}; try a lower --learning_rate."
-                    " Finished students are kept"
-                )
-            monitor.on_log(stage, done, mean_loss, learning_rate)
+            mean_loss, skipped = health.read(stage.name, done)
+            monitor.on_log(stage, done, mean_loss, learning_rate, skipped)
+        to_stop = agreement.to_stop(done)
+        if checkpoints is not None and done < stage.updates and (to_stop or done % config.checkpointing_steps == 0):
+            seconds = seconds_before + time.perf_counter() - began
+            state = {"seconds": seconds, "mean_loss": mean_loss, "health": health.values()}
+            checkpoints.save(done, state, ema)
+        if to_stop and done < stage.updates:
+            stop.stop()
 
     if ema is not None:
         ema.copy_to(model.parameters())
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).eval()
     accelerator.free_memory()
-    return StageResult(time.perf_counter() - began, mean_loss)
+    return StageResult(seconds_before + time.perf_counter() - began, mean_loss, skipped)

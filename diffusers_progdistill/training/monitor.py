@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ..disk import replace_file, writing
 from .stages import Stage
 
 
@@ -39,11 +40,19 @@ class Monitor:
             bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
         )
 
+    def resume(self, first_update: int):
+        """The stage goes on after this many updates; what was logged of later ones is forgotten."""
+        self.logged_at, self.logged_update = time.perf_counter(), first_update
+        self.bar.update(first_update)
+        self.done_units += first_update * self.stage.units_per_update
+        if self.folder is not None and self.accelerator.is_main_process:
+            forget_lines(self.folder / "metrics.jsonl", self.stage.name, first_update)
+
     def on_update(self):
         self.bar.update()
         self.units_here += self.stage.units_per_update
 
-    def on_log(self, stage: Stage, update: int, loss: float, learning_rate: float):
+    def on_log(self, stage: Stage, update: int, loss: float | None, learning_rate: float, skipped: int = 0):
         """Write one line of metrics; called on logging updates by every process."""
         now = time.perf_counter()
         images_per_second = (update - self.logged_update) * self.batch_size / max(now - self.logged_at, 1e-9)
@@ -51,18 +60,38 @@ class Monitor:
         spent = now - self.began - self.paused
         left = spent / self.units_here * max(self.total_units - self.done_units - self.units_here, 0)
         left = tqdm.format_interval(left)
-        self.bar.set_postfix_str(f"loss {loss:.4g}, {images_per_second:.0f} images/s, whole chain {left} left")
+        shown = "not finite" if loss is None else f"{loss:.4g}"
+        self.bar.set_postfix_str(f"loss {shown}, {images_per_second:.0f} images/s, whole chain {left} left")
         values = {"loss": loss, "learning_rate": learning_rate, "images_per_second": round(images_per_second, 1)}
+        if skipped:
+            values["skipped_updates"] = skipped
         if self.folder is not None and self.accelerator.is_main_process:
             self.write({"stage": stage.name, "update": update, **values})
             offset = self.done_units + self.units_here
-            self.accelerator.log({f"{stage.name}/{k}": v for k, v in values.items()}, step=offset)
+            numbers = {f"{stage.name}/{k}": v for k, v in values.items() if v is not None}
+            self.accelerator.log(numbers, step=offset)
 
     def write(self, line: dict):
         """Append a line to metrics.jsonl."""
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        path = self.folder / "metrics.jsonl"
+        with writing(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def finish(self):
         if self.bar is not None:
             self.bar.close()
+
+
+def forget_lines(path: Path, stage_name: str, after: int):
+    """Drop the lines of a stage's updates after a number, and what a crash left of a half-written one."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+            if entry["stage"] != stage_name or entry["update"] <= after:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    replace_file(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))

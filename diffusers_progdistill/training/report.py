@@ -2,7 +2,9 @@
 
 import time
 
-from ..evaluation.metrics import generate
+from accelerate.utils import broadcast_object_list
+
+from ..evaluation.metrics import generate, generate_shared
 from ..evaluation.pictures import save_curve, save_rows
 from ..record import Record
 from .stages import Stage
@@ -14,21 +16,31 @@ GRID_COLUMNS = 12
 
 
 class Report:
-    """Pictures and figures of a chain as it grows."""
+    """
+    Pictures and figures of a chain as it grows. All processes make the images, the main one measures and draws.
 
-    def __init__(self, config, record: Record, data, teacher):
-        self.config, self.record, self.teacher = config, record, teacher
+    Args:
+        config ([`DistillationConfig`]): What is measured, and with how many images.
+        record ([`Record`]): Where the figures are kept; what it holds already is not measured again.
+        data ([`ImageData`]): The real images.
+        teacher ([`ProgressiveDistillationPipeline`]): What the students are compared with.
+        accelerator ([`~accelerate.Accelerator`]): The processes.
+    """
+
+    def __init__(self, config, record: Record, data, teacher, accelerator):
+        self.config, self.record, self.teacher, self.accelerator = config, record, teacher, accelerator
         self.rows, self.metric, self.seconds = [], None, 0.0
         began = time.perf_counter()
         start = config.start_steps
-        self.rows.append((f"teacher, {start} steps", generate(teacher, GRID_COLUMNS, start)))
-        evaluation = record.content.get("evaluation") or {"students": {}, "teacher": {}}
-        self.evaluation = evaluation
+        self._add_row(f"teacher, {start} steps", teacher, start)
+        evaluation = [record.content.get("evaluation") or {"students": {}, "teacher": {}}]
+        # The main process's record decides what is left to do.
+        self.evaluation = broadcast_object_list(evaluation)[0]
         if config.eval_images:
             from ..evaluation.metrics import FrechetDistance
 
             self.metric = FrechetDistance(data, batch_size=config.eval_batch_size)
-            evaluation.update(
+            self.evaluation.update(
                 metric=self.metric.name,
                 feature_extractor=config.feature_extractor,
                 num_images=config.eval_images,
@@ -38,27 +50,36 @@ class Report:
             self._measure("teacher", teacher, REFERENCE_STEPS)
         self.seconds += time.perf_counter() - began
 
+    def _add_row(self, label: str, pipeline, steps: int):
+        if self.accelerator.is_main_process:
+            self.rows.append((label, generate(pipeline, GRID_COLUMNS, steps)))
+
     def _measure(self, kind: str, pipeline, steps: int):
         figures = self.evaluation[kind]
         if self.metric is not None and str(steps) not in figures:
-            images = generate(pipeline, self.config.eval_images, steps, 0, self.config.eval_batch_size)
-            figures[str(steps)] = self.metric.distance(images)
+            images = generate_shared(
+                self.accelerator, pipeline, self.config.eval_images, steps, 0, self.config.eval_batch_size
+            )
+            figures[str(steps)] = self.metric.distance(images) if self.accelerator.is_main_process else None
 
     def add_student(self, stage: Stage, pipeline) -> float:
         """Add a finished student; returns the seconds it took, which are not training."""
         began = time.perf_counter()
-        self.rows.append(
-            (f"{stage.number} step{'s' * (stage.number > 1)}", generate(pipeline, GRID_COLUMNS, stage.number))
-        )
+        self._add_row(f"{stage.number} step{'s' * (stage.number > 1)}", pipeline, stage.number)
         self._measure("students", pipeline, stage.number)
         self._measure("teacher", self.teacher, stage.number)
-        save_rows(self.rows, self.record.folder / "samples.png")
-        if self.metric is not None:
-            self.record.update(evaluation=self.evaluation)
-            save_curve(*self._curves(), self.metric.floor, self.metric.name, self.record.folder / "curve.png")
+        if self.accelerator.is_main_process:
+            self._draw()
         seconds = time.perf_counter() - began
         self.seconds += seconds
         return seconds
+
+    def _draw(self):
+        folder = self.record.folder
+        save_rows(self.rows, folder / "samples.png")
+        if self.metric is not None:
+            self.record.update(evaluation=self.evaluation)
+            save_curve(*self._curves(), self.metric.floor, self.metric.name, folder / "curve.png")
 
     def _curves(self) -> list[dict[int, float]]:
         return [{int(k): v for k, v in self.evaluation[n].items()} for n in ("students", "teacher")]

@@ -2,12 +2,13 @@
 
 import logging
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import diffusers
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from ..errors import InputError
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
@@ -15,6 +16,9 @@ from .config import DistillationConfig, TrainingConfig
 
 
 logger = logging.getLogger(__name__)
+
+# How long processes wait for one that writes, measures or decodes images; the default is some minutes.
+LONGEST_WAIT = timedelta(hours=2)
 
 
 def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accelerator:
@@ -29,6 +33,7 @@ def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accele
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=config.report_to if use_tracker else None,
         project_dir=None if logging_dir is None else str(logging_dir),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
     )
     # Several processes would repeat each other's notices.
     if not accelerator.is_local_main_process:
@@ -106,6 +111,18 @@ def check_teacher(config: DistillationConfig, pipeline):
         logger.warning("epsilon says nothing about the image at pure noise: expect bad students of very few steps")
     config.prediction_type = wanted
     config.weighting = config.weighting or ("snr" if kind == "epsilon" else "truncated_snr")
+
+
+def check_resume(config: TrainingConfig):
+    """Refuse the name of a checkpoint that is not there."""
+    wanted = config.resume_from_checkpoint
+    folder = Path(config.output_dir) / "checkpoints"
+    if wanted != "latest" and not (folder / Path(wanted).name).is_dir():
+        names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        raise InputError(
+            f"--resume_from_checkpoint {wanted} is not in {folder}: it must be latest"
+            + (f" or one of {', '.join(names)}" if names else "")
+        )
 
 
 def check_resolution(resolution: int, unet_config, flag: str = "--resolution"):

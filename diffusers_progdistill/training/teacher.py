@@ -7,14 +7,25 @@ from pathlib import Path
 from diffusers import UNet2DModel
 
 from ..data import load_data
+from ..disk import writing
 from ..errors import InputError
 from ..pipelines.export import save_pipeline
 from ..record import Record
 from ..schedulers import ProgressiveDistillationScheduler
+from .checkpointing import Checkpoints
 from .config import TeacherConfig
 from .loop import train_stage
 from .monitor import Monitor
-from .setup import check_batch, check_network, check_resolution, make_accelerator, settings_of, start_trackers
+from .setup import (
+    check_batch,
+    check_network,
+    check_resolution,
+    check_resume,
+    make_accelerator,
+    settings_of,
+    start_trackers,
+)
+from .signals import StopRequest
 from .stages import BaseObjective, Stage
 
 
@@ -104,26 +115,41 @@ def train_teacher(config: TeacherConfig) -> Path:
         accelerator.print(f"the teacher in {folder} is finished already")
         return folder
 
+    check_resume(config)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         record.write()
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
     start_trackers(accelerator, record.content["settings"])
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
+    with StopRequest() as stop:
+        train_base_stage(accelerator, config, unet, data, record, global_batch, stop)
+    accelerator.end_training()
+    return folder
+
+
+def train_base_stage(accelerator, config: TeacherConfig, unet, data, record: Record, global_batch: int, stop):
+    """The one stage of a teacher: from fresh weights to a pipeline folder."""
+    folder = record.folder
     stage = Stage("teacher", 0, config.max_train_steps, units_per_update=3)
     monitor = Monitor(accelerator, folder, stage.forward_units)
     monitor.start(stage, 1, 1, global_batch)
     scheduler = ProgressiveDistillationScheduler(prediction_type=config.prediction_type)
     objective = BaseObjective(config.prediction_type, config.weighting, scheduler.config.num_train_timesteps)
+    checkpoints = Checkpoints(
+        accelerator, folder, stage.name, config.checkpoints_total_limit, config.resume_from_checkpoint
+    )
     try:
-        result = train_stage(accelerator, unet, objective, data, stage, config, monitor, config.ema_decay)
+        with stop.deferred():
+            result = train_stage(
+                accelerator, unet, objective, data, stage, config, monitor, config.ema_decay, checkpoints, stop
+            )
     finally:
         monitor.finish()
     if accelerator.is_main_process:
-        save_pipeline(unet, scheduler, folder)
+        with writing(folder):
+            save_pipeline(unet, scheduler, folder)
         cost = {"updates": stage.updates, "forward_units": stage.forward_units}
         entry = {"name": "teacher", **cost, "seconds": round(result.seconds, 1), "loss": result.loss}
-        record.update(stages=[entry], finished=True)
-    accelerator.end_training()
-    return folder
+        record.update(stages=[{**entry, "skipped_updates": result.skipped}], finished=True)
+        checkpoints.clear()
