@@ -86,7 +86,12 @@ class FrechetDistance:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         metric = FrechetInceptionDistance(
-            self.features, reset_real_features=False, normalize=True, input_img_size=self.shape
+            self.features,
+            reset_real_features=False,
+            normalize=True,
+            input_img_size=self.shape,
+            # Under several processes it would wait for all of them, and count the same images again.
+            sync_on_compute=False,
         )
         for images in real.split(self.batch_size):
             metric.update(images, real=True)

@@ -29,6 +29,8 @@ def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accele
     diffusers.utils.logging.disable_progress_bar()
     use_tracker = logging_dir is not None and config.report_to != "none"
     accelerator = Accelerator(
+        # Without this, processes that torchrun starts on a CPU would each train alone, in the same folder.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=config.report_to if use_tracker else None,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,7 +39,11 @@ def start(words, **environment):
 def run(words, **environment):
     """Run a command to its end: its exit status and its output."""
     process = start(words, **environment)
-    output = process.communicate(timeout=300)[0]
+    try:
+        output = process.communicate(timeout=150)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     return process.returncode, output
 
 
