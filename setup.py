@@ -11,7 +11,7 @@ DEMO = ["matplotlib>=3.8", "scikit-learn>=1.4", "torchmetrics>=1.4"]
 EVAL = ["matplotlib>=3.8", "scipy>=1.11", "torchmetrics>=1.4"]
 DEV = ["pre-commit>=3.5", "ruff>=0.9"]
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
-TEST = sorted({*DEMO, *EVAL, "pytest>=8.0", "pytest-xdist>=3.5"})
+TEST = sorted({*DEMO, *EVAL, "hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5"})
 
 setup(
     name="diffusers-progdistill",

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from .errors import InputError
+from .trust import MOST_PIXELS, leads_out
 
 
 logger = logging.getLogger(__name__)
@@ -40,12 +41,13 @@ def is_gray(image: Image.Image) -> bool:
 
 
 def open_image(entry) -> Image.Image:
-    """Decode what a `datasets` image column holds undecoded: bytes, or the path of a file."""
+    """Open what a `datasets` image column holds undecoded: bytes, or the path of a file."""
     if isinstance(entry, Image.Image):
         return entry
-    if entry.get("bytes") is not None:
-        return Image.open(io.BytesIO(entry["bytes"]))
-    return Image.open(entry["path"])
+    image = Image.open(entry["path"] if entry.get("bytes") is None else io.BytesIO(entry["bytes"]))
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"{image.width * image.height:,} pixels, more than {MOST_PIXELS:,}")
+    return image
 
 
 class ImageData(Dataset):
@@ -177,6 +179,8 @@ def _load_with_datasets(config, resolution) -> ImageData:
         names = list(getattr(feature, "names", None) or sorted({str(v) for v in values}))
         labels = [int(v) if hasattr(feature, "names") else names.index(str(v)) for v in values]
     entries = table.cast_column(config.image_column, datasets.Image(decode=False))[config.image_column]
+    if config.train_data_dir is not None and Path(config.train_data_dir).is_dir():
+        _check_places(entries, Path(config.train_data_dir), source)
     channels, size = _look_at(entries, source)
     return ImageData(
         entries, labels, channels, config.resolution or resolution or size, config.center_crop, names, source
@@ -198,8 +202,19 @@ def _open_table(config, datasets):
             return datasets.load_dataset("parquet", data_files=[str(p) for p in parquet], **options)
         return datasets.load_dataset("imagefolder", data_dir=str(path), **options)
     except Exception as error:  # `datasets` raises a dozen kinds for what is one thing to a user
-        reason = str(error).split("\n")[0][:200]
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = str(cause).split("\n")[0][:200]
         raise InputError(f"{_source(config)} cannot be loaded as a data set of images: {reason}") from error
+
+
+def _check_places(entries, root: Path, source: str):
+    """Refuse images that are not in the folder but are led to by links or dots."""
+    for entry in entries:
+        path = entry.get("path")
+        if entry.get("bytes") is None and path is not None and leads_out(Path(path), root):
+            raise InputError(f"{source}: {Path(path).name} leads out of the folder; put the file itself there")
 
 
 def _look_at(entries, source, count: int = 256) -> tuple[int, int]:

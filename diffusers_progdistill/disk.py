@@ -1,8 +1,10 @@
 """Files and folders that are there whole or not at all, also when the machine stops in the middle."""
 
 import contextlib
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +12,42 @@ from pathlib import Path
 from .errors import DiskError
 
 
+# Bytes: a library's failed write on a disk with less free is put down to that.
+ALMOST_FULL = 1 << 20
+
+
 @contextlib.contextmanager
-def writing(path: Path):
-    """Turn what the libraries raise on a full disk or a read-only folder into one line that names the file."""
+def writing(path: Path, temporary: Path | None = None):
+    """
+    Turn what the libraries raise on a full disk or a read-only folder into one line that names the file. What is half
+    written under a temporary name is removed: it would only keep the disk full.
+    """
     try:
         yield
-    except OSError as error:
-        raise DiskError(f"{path} could not be written: {error.strerror or error}") from error
-    except Exception as error:
-        # torch and safetensors raise their own kinds, with the system's reason in the text.
-        if type(error).__name__ != "SafetensorError" and "writ" not in str(error).lower():
+    except BaseException as error:
+        reason = system_reason(error, path)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+        if reason is None or isinstance(error, DiskError):
             raise
-        raise DiskError(f"{path} could not be written: {' '.join(str(error).split())[:200]}") from error
+        raise DiskError(f"{path} could not be written: {reason}") from error
+
+
+def system_reason(error: BaseException, path: Path) -> str | None:
+    """Why a write failed, if that is what an exception says. torch and safetensors have their own words for it."""
+    text = " ".join(str(error).split())
+    cause = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause.strerror or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    if number := re.search(r"os error (\d+)", text):
+        return os.strerror(int(number[1]))
+    is_writer = type(error).__name__ == "SafetensorError" or "inline_container" in text or "PytorchStream" in text
+    if not is_writer:
+        return None
+    is_full = shutil.disk_usage(path.parent).free < ALMOST_FULL
+    return os.strerror(errno.ENOSPC) if is_full else text[:150]
 
 
 def flush(path: Path):
@@ -54,7 +80,7 @@ def write_json(path: Path, content: dict):
 def replace_file(path: Path, write: Callable[[Path], None]):
     """Have `write` make a file under a temporary name with the same suffix, then rename it over the old one."""
     temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
-    with writing(path):
+    with writing(path, temporary):
         write(temporary)
         os.replace(temporary, path)
 
@@ -62,7 +88,7 @@ def replace_file(path: Path, write: Callable[[Path], None]):
 def replace_folder(folder: Path, write: Callable[[Path], None]):
     """Have `write` fill a folder under a temporary name, flush it, then put it in the place of the old one."""
     temporary = folder.with_name(f".{folder.name}.tmp")
-    with writing(folder):
+    with writing(folder, temporary):
         shutil.rmtree(temporary, ignore_errors=True)
         write(temporary)
         flush_tree(temporary)

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from .errors import InputError
 
 
 RECORD_NAME = "chain.json"
+STAGE_NAME = re.compile(r"teacher|steps-[0-9]+")
+# What a crash in the very first write may leave.
+LEFTOVER = f".{RECORD_NAME}.tmp.json"
 
 
 def versions() -> dict[str, str]:
@@ -33,7 +37,9 @@ def read_content(path: Path) -> dict:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content["settings"].items(), content["stages"], content["finished"]
+        content["settings"].items(), content["finished"]
+        if not all(STAGE_NAME.fullmatch(stage["name"]) for stage in content["stages"]):
+            raise ValueError("a stage has a name that no stage has")
         return content
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise ValueError(f"{path} cannot be read") from error
@@ -84,6 +90,7 @@ class Record:
                 raise InputError(f"--output_dir {folder}: {error}; give a new folder") from error
             self._compare(settings)
             return
+        own_names = (*own_names, LEFTOVER)
         if folder.exists() and (foreign := [p.name for p in folder.iterdir() if p.name not in own_names]):
             raise InputError(
                 f"--output_dir {folder} holds something else ({', '.join(sorted(foreign)[:3])}): give a new folder"

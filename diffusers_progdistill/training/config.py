@@ -154,6 +154,8 @@ class DistillationConfig(TrainingConfig):
     revision: str | None = option(None, "Branch, tag or commit of the teacher on the Hub.")
     variant: str | None = option(None, "Variant of the teacher's weights, for example fp16.")
 
+    trust_remote_code: bool = option(False, "Let code that comes with the teacher run.")
+
     start_steps: int = option(1024, "Number of sampling steps of the teacher. Students start at half of it.")
     end_steps: int = option(4, "Number of sampling steps of the last student; --start_steps halves down to it.")
     updates_per_stage: int = option(50_000, "Updates of each student; twice as many for those of 2 steps and of 1.")

@@ -12,6 +12,7 @@ from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from ..errors import InputError
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+from ..trust import check_teacher_files
 from .config import DistillationConfig, TrainingConfig
 
 
@@ -66,9 +67,16 @@ def load_teacher(config: DistillationConfig) -> ProgressiveDistillationPipeline:
         raise InputError(
             f"--pretrained_teacher_model {name} has no model_index.json: give a diffusers pipeline folder"
         )
-    options = {"revision": config.revision, "variant": config.variant, "cache_dir": config.cache_dir}
+    variant, trust = {"variant": config.variant}, {"trust_remote_code": config.trust_remote_code}
     try:
-        pipeline = ProgressiveDistillationPipeline.from_pretrained(name, token=config.hub_token, **options)
+        folder = name
+        if not os.path.isdir(name):
+            options = {"revision": config.revision, "cache_dir": config.cache_dir, "token": config.hub_token}
+            folder = ProgressiveDistillationPipeline.download(name, **options, **variant, **trust)
+        check_teacher_files(Path(folder), config.trust_remote_code)
+        pipeline = ProgressiveDistillationPipeline.from_pretrained(folder, **variant, **trust)
+    except InputError:
+        raise
     except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
         reason = str(error).split("\n")[0][:200]
         raise InputError(f"--pretrained_teacher_model {name} cannot be loaded as a pipeline: {reason}") from error

@@ -1,0 +1,89 @@
+"""Updates that are not finite leave weights, moments and averages as they are, are counted, and end hopeless runs."""
+
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+from test_chain import chain, same, weights
+
+from diffusers_progdistill.training.chain import distill
+from diffusers_progdistill.training.config import DistillationConfig
+from diffusers_progdistill.training.health import Health
+from diffusers_progdistill.training.loop import make_optimizer
+from diffusers_progdistill.training.stages import HalvingObjective
+
+
+def poison(monkeypatch, updates, value=float("nan")):
+    """Make the loss of some updates of each stage not finite; the counter starts again with each stage."""
+    call, made = HalvingObjective.__call__, HalvingObjective.__init__
+
+    def init(self, *args, **kwargs):
+        self.count = 0
+        made(self, *args, **kwargs)
+
+    def poisoned(self, model, batch):
+        self.count += 1
+        loss = call(self, model, batch)
+        return loss * value if self.count in updates else loss
+
+    monkeypatch.setattr(HalvingObjective, "__init__", init)
+    monkeypatch.setattr(HalvingObjective, "__call__", poisoned)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_bad_update_is_skipped_and_counted(teacher_folder, tmp_path, monkeypatch, value):
+    poison(monkeypatch, {7, 60}, value)
+    distill(chain(teacher_folder, tmp_path, end_steps=4, updates_per_stage=200, use_ema=True))
+    stage = json.loads((tmp_path / "chain.json").read_text())["stages"][0]
+    assert stage["updates"] == 200 and stage["skipped_updates"] == 2
+    assert all(torch.isfinite(w).all() for w in weights(tmp_path / "steps-4").values())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["loss"] is not None and line["loss"] < 1 for line in lines)
+    assert [line.get("skipped_updates", 0) for line in lines][-1] == 2
+
+
+def test_one_percent_is_too_many(teacher_folder, tmp_path, monkeypatch):
+    poison(monkeypatch, {5, 9, 13})
+    with pytest.raises(FloatingPointError, match="stage steps-4, update 14: 3 updates"):
+        distill(chain(teacher_folder, tmp_path, end_steps=4, updates_per_stage=200))
+
+
+def test_more_than_ten_in_a_row_are_too_many(teacher_folder, tmp_path, monkeypatch):
+    poison(monkeypatch, set(range(1, 12)))
+    with pytest.raises(FloatingPointError, match="up to 11 of them in a row"):
+        distill(chain(teacher_folder, tmp_path, end_steps=4, updates_per_stage=5000))
+
+
+def test_skipping_is_as_if_the_update_had_not_been():
+    """Weights and both moments of fused AdamW stay bit for bit as they were."""
+    config = DistillationConfig(learning_rate=0.1)
+    model = torch.nn.Linear(3, 2)
+    optimizer = make_optimizer(config, model)
+    health = Health(Accelerator(cpu=True), 100)
+
+    def update(bad):
+        loss = model(torch.ones(1, 3)).square().sum() * (float("nan") if bad else 1)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.found_inf = health.judge(loss.detach(), norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def state():
+        values = [v.clone() for s in optimizer.state.values() for v in s.values()]
+        return [p.detach().clone() for p in model.parameters()] + values
+
+    update(False)
+    before = state()
+    update(True)
+    assert all(torch.equal(a, b) for a, b in zip(before, state()))
+    update(False)
+    assert not all(torch.equal(a, b) for a, b in zip(before, state()))
+    assert health.values()[2:] == [1.0, 0.0, 1.0]
+
+
+def test_a_run_without_bad_updates_is_the_same_as_before(teacher_folder, tmp_path):
+    distill(chain(teacher_folder, tmp_path / "a", end_steps=4))
+    distill(chain(teacher_folder, tmp_path / "b", end_steps=4))
+    assert same(weights(tmp_path / "a" / "steps-4"), weights(tmp_path / "b" / "steps-4"))
