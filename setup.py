@@ -27,6 +27,7 @@ setup(
         "accelerate>=1.10",
         "datasets>=4.0",
         "diffusers>=0.40",
+        "filelock>=3.12",
         "huggingface_hub>=1.23",
         "numpy>=1.26",
         "pillow>=10.0",

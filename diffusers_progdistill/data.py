@@ -40,10 +40,13 @@ def is_gray(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
 
 
-def open_image(entry) -> Image.Image:
-    """Open what a `datasets` image column holds undecoded: bytes, or the path of a file."""
+def open_image(entry, places: list[Path]) -> Image.Image:
+    """Open what a `datasets` image column holds undecoded: bytes, or the path of a file in one of the `places`."""
     if isinstance(entry, Image.Image):
         return entry
+    if entry.get("bytes") is None and all(leads_out(Path(entry["path"]), place) for place in places):
+        name = Path(entry["path"]).name
+        raise InputError(f"--train_data_dir: {name} leads out of the folder; put the file itself there")
     image = Image.open(entry["path"] if entry.get("bytes") is None else io.BytesIO(entry["bytes"]))
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width * image.height:,} pixels, more than {MOST_PIXELS:,}")
@@ -62,8 +65,17 @@ class ImageData(Dataset):
     """
 
     def __init__(
-        self, entries, labels, channels, resolution, center_crop=True, class_names=None, source="--dataset_name"
+        self,
+        entries,
+        labels,
+        channels,
+        resolution,
+        center_crop=True,
+        class_names=None,
+        source="--dataset_name",
+        places=(),
     ):
+        self._places = places
         self.channels, self.resolution, self.center_crop = channels, resolution, center_crop
         self.class_names, self._entries = class_names, entries
         readable, images = list(range(len(entries))), None
@@ -79,6 +91,8 @@ class ImageData(Dataset):
             try:
                 rows.append(self._decode(number))
                 readable.append(number)
+            except InputError:
+                raise
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
                 failed.append((number, error))
         for number, error in failed[:10]:
@@ -98,7 +112,7 @@ class ImageData(Dataset):
         entry = self._entries[number]
         if isinstance(entry, np.ndarray):
             return entry
-        return to_array(open_image(entry), self.channels, self.resolution, self.center_crop)
+        return to_array(open_image(entry, self._places), self.channels, self.resolution, self.center_crop)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -179,12 +193,10 @@ def _load_with_datasets(config, resolution) -> ImageData:
         names = list(getattr(feature, "names", None) or sorted({str(v) for v in values}))
         labels = [int(v) if hasattr(feature, "names") else names.index(str(v)) for v in values]
     entries = table.cast_column(config.image_column, datasets.Image(decode=False))[config.image_column]
-    if config.train_data_dir is not None and Path(config.train_data_dir).is_dir():
-        _check_places(entries, Path(config.train_data_dir), source)
-    channels, size = _look_at(entries, source)
-    return ImageData(
-        entries, labels, channels, config.resolution or resolution or size, config.center_crop, names, source
-    )
+    places = _places(config, datasets)
+    channels, size = _look_at(entries, places, source)
+    resolution = config.resolution or resolution or size
+    return ImageData(entries, labels, channels, resolution, config.center_crop, names, source, places)
 
 
 def _open_table(config, datasets):
@@ -209,21 +221,25 @@ def _open_table(config, datasets):
         raise InputError(f"{_source(config)} cannot be loaded as a data set of images: {reason}") from error
 
 
-def _check_places(entries, root: Path, source: str):
-    """Refuse images that are not in the folder but are led to by links or dots."""
-    for entry in entries:
-        path = entry.get("path")
-        if entry.get("bytes") is None and path is not None and leads_out(Path(path), root):
-            raise InputError(f"{source}: {Path(path).name} leads out of the folder; put the file itself there")
+def _places(config, datasets) -> list[Path]:
+    """Where image files may lie: the folder that was given, or the caches of the Hub's clients."""
+    if config.train_data_dir is not None:
+        path = Path(config.train_data_dir)
+        return [path if path.is_dir() else path.parent]
+    caches = [config.cache_dir, datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE]
+    own = [config.dataset_name] if Path(config.dataset_name).is_dir() else []
+    return [Path(p) for p in [*caches, *own] if p is not None]
 
 
-def _look_at(entries, source, count: int = 256) -> tuple[int, int]:
+def _look_at(entries, places, source, count: int = 256) -> tuple[int, int]:
     """Channels of the data and the shorter side of its first image, from a sample that covers the whole set."""
     gray, size = True, None
     for number in range(0, len(entries), max(1, len(entries) // count)):
         try:
-            image = open_image(entries[number])
-        except (OSError, SyntaxError, ValueError):
+            image = open_image(entries[number], places)
+        except InputError:
+            raise
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             continue
         size = size or min(image.size)
         gray = gray and is_gray(image)

@@ -1,10 +1,13 @@
 """chain.json: what was run, with which settings and versions, and what it cost. Written so that it is never half."""
 
+import contextlib
 import json
 import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from . import __version__
 from .disk import write_json, writing
@@ -15,6 +18,7 @@ RECORD_NAME = "chain.json"
 STAGE_NAME = re.compile(r"teacher|steps-[0-9]+")
 # What a crash in the very first write may leave.
 LEFTOVER = f".{RECORD_NAME}.tmp.json"
+LOCK_NAME = ".lock"
 
 
 def versions() -> dict[str, str]:
@@ -60,10 +64,36 @@ def read_finished(folder: Path, given: str | None) -> dict:
         raise InputError(
             f"{given} holds no readable {RECORD_NAME}: give the OUTPUT_DIR of `progdistill distill`"
         ) from error
-    stages = [s for s in content["stages"] if (folder / s["name"] / "model_index.json").exists()]
-    if not stages or "about" not in content:
+    content = with_students(folder, content)
+    if not content["stages"] or "about" not in content:
         raise InputError(f"{given} holds no finished student: give the OUTPUT_DIR of `progdistill distill`")
-    return {**content, "stages": stages}
+    return content
+
+
+def with_students(folder: Path, content: dict) -> dict:
+    """A record's content with only the stages whose student is there."""
+    is_there = [s for s in content["stages"] if (folder / s["name"] / "model_index.json").exists()]
+    return {**content, "stages": is_there}
+
+
+@contextlib.contextmanager
+def only_process_in(folder: Path):
+    """
+    Hold the lock of an output folder, so that no two runs write to it.
+
+    Raises:
+        [`InputError`]: If another process holds it.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_NAME)
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"--output_dir {folder} is in use by another process: wait for it, or give another"
+        ) from error
 
 
 class Record:
@@ -90,7 +120,7 @@ class Record:
                 raise InputError(f"--output_dir {folder}: {error}; give a new folder") from error
             self._compare(settings)
             return
-        own_names = (*own_names, LEFTOVER)
+        own_names = (*own_names, LEFTOVER, LOCK_NAME)
         if folder.exists() and (foreign := [p.name for p in folder.iterdir() if p.name not in own_names]):
             raise InputError(
                 f"--output_dir {folder} holds something else ({', '.join(sorted(foreign)[:3])}): give a new folder"

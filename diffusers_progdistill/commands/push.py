@@ -28,13 +28,14 @@ def main(argv: list[str]) -> int:
     config = parse(PushConfig, argv, "progdistill push", DESCRIPTION)
     from ..hub.folder import publish_folder
     from ..hub.upload import open_repository
-    from ..record import read_finished
+    from ..record import only_process_in, read_finished
 
     folder = Path(target or "")
     content = read_finished(folder, target)
     hub = content.get("hub") or {}
     name = config.hub_model_id or hub.get("repo_id") or folder.resolve().name
-    repo_id = open_repository(name, config.hub_token, config.hub_private_repo)
     license = config.hub_license or hub.get("license", "unknown")
-    publish_folder(folder, content, repo_id, config.hub_token, license)
+    repo_id = open_repository(name, config.hub_token, config.hub_private_repo, license)
+    with only_process_in(folder):
+        publish_folder(folder, content, repo_id, config.hub_token, license)
     return 0

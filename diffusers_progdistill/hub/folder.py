@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ..disk import replace_file
 from ..errors import PublishError
-from .model_card import PICTURES, make_card
+from .model_card import PICTURES, is_untouched, make_card
 from .publisher import Publisher
 from .upload import PAUSES, describe, refresh_card, with_retries
 
@@ -41,14 +42,18 @@ class Publication:
         self.publisher.add(self.folder / name, str(card), pictures)
         self.seconds_in_calls += time.perf_counter() - began
 
-    def close(self, timeout: float | None = None):
+    def start(self):
+        """Begin with what is in the queue."""
+        self.publisher.start()
+
+    def close(self, seconds_left: Callable[[], float | None] = lambda: None):
         """
-        Wait for what is queued, at most `timeout` seconds.
+        Wait for what is queued, as long as `seconds_left` says (`None`: without limit).
 
         Raises:
             [`PublishError`]: If a student is not on the Hub. It stays in the queue for `progdistill push`.
         """
-        missing = self.publisher.close(timeout)
+        missing = self.publisher.close(seconds_left)
         if missing:
             reason = f" ({describe(self.publisher.error)})" if self.publisher.error else ""
             raise PublishError(
@@ -74,6 +79,7 @@ def publish_folder(
     publication = Publication(folder, content, repo_id, token, license, say, pauses)
     for stage in content["stages"]:
         publication.add(stage["name"], stage["num_inference_steps"])
+    publication.start()
     publication.close()
     with TemporaryDirectory() as temporary:
         for name in (p for p in PICTURES if (folder / p).exists()):
@@ -93,13 +99,11 @@ def write_card(folder: Path, content: dict) -> Path:
     """
     hub = content.get("hub") or {}
     text = str(make_card(folder, content, None, hub.get("repo_id"), hub.get("license", "unknown")))
-    path, last = folder / "README.md", folder / ".card.md"
-    if path.exists() and (not last.exists() or path.read_bytes() != last.read_bytes()):
+    path = folder / "README.md"
+    if path.exists() and not is_untouched(path.read_text(encoding="utf-8", errors="replace")):
         number = 1
         while (kept := folder / f"README.{number}.md").exists():
             number += 1
         path.rename(kept)
-    # A copy of what was written tells whether a person has edited it since.
-    last.write_text(text, encoding="utf-8")
-    path.write_text(text, encoding="utf-8")
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path

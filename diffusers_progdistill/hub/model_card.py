@@ -1,5 +1,6 @@
 """The model card of a chain, made afresh from its record: what the model is, how good it is, how to use it."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -21,6 +22,17 @@ CITATION = """```bibtex
   year={2022}
 }
 ```"""
+
+
+def signed(text: str) -> str:
+    """A card with a last line that tells whether anybody has changed it since."""
+    return f"{text}\n<!-- diffusers-progdistill card {hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
+def is_untouched(card: str) -> bool:
+    """Whether a card is one of ours as it was made."""
+    text, mark, _ = card.rpartition("\n<!-- diffusers-progdistill card ")
+    return bool(mark) and signed(text) == card
 
 
 def plain(text) -> str:
@@ -240,7 +252,7 @@ Versions: {versions}."""
             f"## Limits\n\n{self.limits()}",
             f"## Citation\n\n{CITATION}",
         ]
-        return ModelCard(f"---\n{self.data().to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+        return ModelCard(signed(f"---\n{self.data().to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
 
 
 def make_card(folder: Path, content: dict, steps: int | None = None, repo_id: str | None = None, license="unknown"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.utils import disable_progress_bars
 
+from ..disk import writing
 from .upload import PAUSES, describe, is_passing, publish, with_retries
 
 
@@ -55,9 +56,12 @@ class Publisher:
         self.api = HfApi(token=token)
         self.error: BaseException | None = None
         self._changed, self._giving_up = threading.Condition(), threading.Event()
-        self._news, self._closing, self._refused = self.waiting() != [], False, False
-        disable_progress_bars()
+        self._news, self._closing, self._refused = True, False, False
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+
+    def start(self):
+        """Begin with what is in the queue."""
+        disable_progress_bars()
         self._thread.start()
 
     def waiting(self) -> list[str]:
@@ -67,7 +71,8 @@ class Publisher:
 
     def add(self, student: Path, card: str, pictures: list[Path] = ()):
         """
-        Queue a finished student, unless it is in the queue already. Returns at once.
+        Queue a finished student. Returns at once. One that is in the queue already stays as it is, since it may be
+        under way; before [`Publisher.start`] nothing is, and it is made afresh.
 
         Args:
             student (`Path`): Its folder, `OUTPUT_DIR/steps-N`, which is not written to again.
@@ -75,8 +80,18 @@ class Publisher:
             pictures (`list[Path]`): Pictures of the card. They are copied as they are now.
         """
         entry, temporary = self.queue / student.name, self.queue / f".{student.name}.tmp"
-        if entry.exists():
+        if entry.exists() and self._thread.is_alive():
             return
+        with writing(entry, temporary):
+            self._fill(temporary, student, card, pictures)
+            with self._changed:
+                shutil.rmtree(entry, ignore_errors=True)
+                os.replace(temporary, entry)
+                self._news = True
+                self._changed.notify()
+
+    @staticmethod
+    def _fill(temporary: Path, student: Path, card: str, pictures: list[Path]):
         shutil.rmtree(temporary, ignore_errors=True)
         for source in (p for p in student.rglob("*") if p.is_file()):
             target = temporary / source.relative_to(student)
@@ -85,17 +100,14 @@ class Publisher:
         (temporary / "README.md").write_text(card, encoding="utf-8")
         for picture in pictures:
             shutil.copyfile(picture, temporary / picture.name)
-        with self._changed:
-            os.replace(temporary, entry)
-            self._news = True
-            self._changed.notify()
 
-    def close(self, timeout: float | None = None) -> list[str]:
+    def close(self, seconds_left: Callable[[], float | None] = lambda: None) -> list[str]:
         """
         Wait until the queue is empty or what is left cannot be published.
 
         Args:
-            timeout (`float`, *optional*): Seconds to wait at most; an upload that is under way then is left behind.
+            seconds_left (`Callable`, *optional*): Asked again and again for the seconds to wait at most, `None` for no
+                limit; an upload that is under way in the end is left behind.
 
         Returns:
             `list[str]`: Names of the students that are not on the Hub. They stay in the queue.
@@ -103,9 +115,10 @@ class Publisher:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            self._giving_up.set()
+        while self._thread.is_alive() and seconds_left() != 0:
+            # In small portions, so that a signal that comes meanwhile is seen.
+            self._thread.join(0.1)
+        self._giving_up.set()
         missing = self.waiting()
         if not missing and self.queue.is_dir():
             shutil.rmtree(self.queue, ignore_errors=True)
@@ -134,6 +147,7 @@ class Publisher:
                     self.say,
                     self.pauses,
                 )
+                self._take_out(entry)
             except GivenUp:
                 raise
             except Exception as error:
@@ -142,12 +156,14 @@ class Publisher:
                 return
             self.say(f"{entry.name} is on the Hub: {self.api.endpoint}/{self.repo_id}/tree/{entry.name}")
             self.error = None
-            with self._changed:
-                # A queue entry leaves in one step; what remains of it after a crash is no entry.
-                done = entry.with_name(f".{entry.name}.done")
-                shutil.rmtree(done, ignore_errors=True)
-                os.replace(entry, done)
+
+    def _take_out(self, entry: Path):
+        """A queue entry leaves in one step; what remains of it after a crash is no entry."""
+        done = entry.with_name(f".{entry.name}.done")
+        with self._changed:
             shutil.rmtree(done, ignore_errors=True)
+            os.replace(entry, done)
+        shutil.rmtree(done, ignore_errors=True)
 
     def _sleep(self, seconds: float):
         if self._giving_up.wait(seconds):

@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from ..errors import InputError
+from .model_card import is_untouched
 
 
 # Seconds between attempts; about four minutes in all. The client's own retries come on top, but it makes none for
@@ -103,7 +104,11 @@ def describe(error: BaseException) -> str:
 
 
 def open_repository(
-    model_id: str, token: str | None = None, private: bool | None = None, sleep=None, say: Callable = print
+    model_id: str,
+    token: str | None = None,
+    private: bool | None = None,
+    license: str = "unknown",
+    say: Callable[[str], None] = print,
 ) -> str:
     """
     Make sure that a repository exists and that this token may write to it, before anything expensive is done.
@@ -112,6 +117,7 @@ def open_repository(
         model_id (`str`): `"name"` in the token's own namespace, or `"namespace/name"`.
         token (`str`, *optional*): Defaults to `HF_TOKEN` or the stored login.
         private (`bool`, *optional*): Whether a new repository is private.
+        license (`str`): What the cards are to state; the Hub knows which ones there are.
 
     Returns:
         `str`: The repository's full name.
@@ -133,7 +139,11 @@ def open_repository(
         return repo_id
 
     try:
-        return with_retries(create, sleep or time.sleep, say, PAUSES[:5])
+        repo_id = with_retries(create, time.sleep, say, PAUSES[:5])
+        with_retries(lambda: check_license(license), time.sleep, say, PAUSES[:5])
+        return repo_id
+    except InputError:
+        raise
     except HFValidationError as error:
         raise InputError(f"--hub_model_id {model_id} is not a name on the Hub: {error}") from error
     except (HfHubHTTPError, OSError, RuntimeError) as error:
@@ -148,6 +158,15 @@ def open_repository(
                 " rights, or another name"
             ) from error
         raise InputError(f"--push_to_hub: the Hub at {api.endpoint} does not answer: {reason}") from error
+
+
+def check_license(license: str):
+    """Have the Hub look at the metadata of a card, which it would otherwise refuse with the first student."""
+    try:
+        ModelCard(f"---\n{ModelCardData(license=license).to_yaml()}\n---\n").validate()
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"--hub_license {license} is not a license that the Hub knows: {reason}") from error
 
 
 def digests(path: Path) -> set[str]:
@@ -198,6 +217,7 @@ def publish(api: HfApi, repo_id: str, folder: Path, tag: str) -> str:
     head = api.repo_info(repo_id).sha
     if not is_there(api, repo_id, head, files):
         operations = [CommitOperationAdd(name, folder / name) for name in files]
+        operations += keep_edited_card(api, repo_id, head)
         head = api.create_commit(repo_id, operations, commit_message=f"Student of {tag.replace('-', ' ')}").oid
     if tag in tags:
         api.delete_tag(repo_id, tag=tag)
@@ -210,7 +230,21 @@ def refresh_card(api: HfApi, repo_id: str, folder: Path) -> bool:
     files = {p.name: digests(p) for p in sorted(folder.iterdir()) if p.is_file() and not is_model_file(p.name)}
     if is_there(api, repo_id, "main", files):
         return False
-    api.create_commit(
-        repo_id, [CommitOperationAdd(name, folder / name) for name in files], commit_message="Update the model card"
-    )
+    operations = [CommitOperationAdd(name, folder / name) for name in files]
+    operations += keep_edited_card(api, repo_id, api.repo_info(repo_id).sha)
+    api.create_commit(repo_id, operations, commit_message="Update the model card")
     return True
+
+
+def keep_edited_card(api: HfApi, repo_id: str, revision: str) -> list[CommitOperationAdd]:
+    """What keeps a card that a person wrote or edited, under another name, in the commit that replaces it."""
+    names = {sibling.rfilename for sibling in api.repo_info(repo_id, revision=revision).siblings}
+    if "README.md" not in names:
+        return []
+    text = Path(api.hf_hub_download(repo_id, "README.md", revision=revision)).read_bytes()
+    if is_untouched(text.decode("utf-8", errors="replace")):
+        return []
+    number = 1
+    while f"README.{number}.md" in names:
+        number += 1
+    return [CommitOperationAdd(f"README.{number}.md", text)]

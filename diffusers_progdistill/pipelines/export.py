@@ -64,6 +64,7 @@ def save_pipeline(
     save_directory.mkdir(parents=True, exist_ok=True)
     shards = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
     unet.save_pretrained(save_directory / "unet", safe_serialization=safe_serialization, variant=variant, **shards)
+    forget_origin(save_directory / "unet" / "config.json")
     write_stock_scheduler(scheduler, save_directory / "scheduler")
     index = {
         "_class_name": "DDIMPipeline" if stock else "ProgressiveDistillationPipeline",
@@ -72,6 +73,13 @@ def save_pipeline(
         "unet": ["diffusers", "UNet2DModel"],
     }
     (save_directory / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def forget_origin(path: Path):
+    """Take the folder that a model was once loaded from out of its config: it is a path of this machine."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_stock_scheduler(scheduler: ProgressiveDistillationScheduler, folder: Path):

@@ -1,5 +1,6 @@
 """The chain: halve the teacher's steps again and again, save each student, measure it (Algorithm 2)."""
 
+import contextlib
 import copy
 import sys
 from dataclasses import dataclass
@@ -15,10 +16,10 @@ from ..hub.folder import Publication, publish_folder, write_card
 from ..hub.upload import open_repository
 from ..pipelines.export import save_pipeline, with_metadata
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
-from ..record import Record
+from ..record import Record, only_process_in, with_students
 from .checkpointing import Checkpoints
 from .config import DistillationConfig
-from .loop import train_stage
+from .loop import StageResult, train_stage
 from .monitor import Monitor
 from .plan import plan_of, print_plan
 from .report import Report
@@ -32,7 +33,7 @@ from .setup import (
     settings_of,
     start_trackers,
 )
-from .signals import StopRequest
+from .signals import StopRequest, anybody_asked_to_stop
 from .stages import HalvingObjective, Stage
 
 
@@ -76,29 +77,40 @@ def distill(config: DistillationConfig) -> Path:
     if config.dry_run:
         print_plan(config, run.teacher, run.data, run.plan, run.accelerator, run.global_batch)
         return folder
-    record = Record(folder, settings_of(config, run.data, run.global_batch), own_names=("teacher",))
-    check_resume(config)
+    settings = settings_of(config, run.data, run.global_batch)
+    record = Record(folder, settings, own_names=("teacher",))
+    check_resume(config, record)
     hub = open_hub(config) if run.is_main and config.push_to_hub else None
-    if record.finished:
-        run.accelerator.print(f"the chain in {folder} is finished already: {', '.join(s.name for s in run.plan)}")
-        if hub:
-            publish_folder(folder, record.content, hub["repo_id"], config.hub_token, hub["license"])
-        return folder
+    with only_process_in(folder) if run.is_main else contextlib.nullcontext():
+        # Read again, now that no other process writes to it.
+        record = Record(folder, settings, own_names=("teacher",))
+        if record.finished:
+            run.accelerator.print(f"the chain in {folder} is finished already: {', '.join(s.name for s in run.plan)}")
+            if hub:
+                publish_folder(
+                    folder, with_students(folder, record.content), hub["repo_id"], config.hub_token, hub["license"]
+                )
+        else:
+            run_chain(run, record, hub)
+    return folder
+
+
+def run_chain(run: Run, record: Record, hub: dict | None):
+    """Train and publish what is not finished."""
     # Every process has read the record before the main one writes to it.
     run.accelerator.wait_for_everyone()
     if run.is_main:
-        about = about_of(config, run.teacher, run.data)
+        about = about_of(run.config, run.teacher, run.data)
         record.update(about=about, **({"hub": hub} if hub else {}))
     start_trackers(run.accelerator, record.content["settings"])
     with StopRequest() as stop:
-        publication = start_publication(config, record, hub) if hub else None
+        publication = start_publication(run, record, hub) if hub else None
         try:
             train_chain(run, record, publication, stop)
         finally:
             # What is finished goes to the Hub even when a later stage fails.
             if publication is not None:
                 close_publication(publication, stop)
-    return folder
 
 
 def open_run(config: DistillationConfig) -> Run:
@@ -131,6 +143,9 @@ def train_chain(run: Run, record: Record, publication: Publication | None, stop:
         else:
             monitor.start(stage, number, len(plan), run.global_batch)
             pipeline = run_stage(run, pipeline, stage, monitor, record, stop)
+            # A signal during the last update, or while the student was written, found no checkpoint to write.
+            if anybody_asked_to_stop(accelerator, stop):
+                stop.stop()
         monitor.paused += report.add_student(stage, pipeline)
         if run.is_main:
             write_card(record.folder, record.content)
@@ -146,24 +161,34 @@ def train_chain(run: Run, record: Record, publication: Publication | None, stop:
 def open_hub(config: DistillationConfig) -> dict:
     """The repository of the run; a token that may not write to it is refused here, before any training."""
     name = config.hub_model_id or Path(config.output_dir).resolve().name
-    repo_id = open_repository(name, config.hub_token, config.hub_private_repo)
+    repo_id = open_repository(name, config.hub_token, config.hub_private_repo, config.hub_license)
     return {"repo_id": repo_id, "license": config.hub_license}
 
 
-def start_publication(config: DistillationConfig, record: Record, hub: dict) -> Publication:
-    """The background publisher; its lines do not break the progress bar."""
-    return Publication(record.folder, record.content, hub["repo_id"], config.hub_token, hub["license"], tqdm.write)
+def start_publication(run: Run, record: Record, hub: dict) -> Publication:
+    """The background publisher, which begins with what an earlier try at the run left; in the order of the chain."""
+    config = run.config
+    publication = Publication(
+        record.folder, record.content, hub["repo_id"], config.hub_token, hub["license"], tqdm.write
+    )
+    measured = (record.content.get("evaluation") or {}).get("students", {})
+    for stage in run.plan:
+        if record.stage(stage.name) and (not config.eval_images or str(stage.number) in measured):
+            publication.add(stage.name, stage.number)
+    publication.start()
+    return publication
 
 
 def close_publication(publication: Publication, stop: StopRequest):
     """Wait for the queue, as long as a signal leaves time. What ended the training comes before what is missing."""
     failure = sys.exception()
-    try:
-        publication.close(stop.seconds_left())
-    except PublishError as error:
-        if failure is None:
-            raise
-        tqdm.write(f"progdistill: {error}", file=sys.stderr)
+    with stop.deferred():
+        try:
+            publication.close(stop.seconds_left)
+        except PublishError as error:
+            if failure is None:
+                raise
+            tqdm.write(f"progdistill: {error}", file=sys.stderr)
 
 
 def load_student(folder: Path, device) -> ProgressiveDistillationPipeline:
@@ -197,25 +222,30 @@ def run_stage(run: Run, teacher, stage: Stage, monitor: Monitor, record: Record,
     checkpoints = Checkpoints(
         accelerator, record.folder, stage.name, config.checkpoints_total_limit, config.resume_from_checkpoint
     )
-    try:
-        with stop.deferred():
+    with stop.deferred():
+        try:
             result = train_stage(
                 accelerator, student, objective, run.data, stage, config, monitor, ema_decay, checkpoints, stop
             )
-    finally:
-        monitor.finish()
-    student.requires_grad_(False)
-    if accelerator.is_main_process:
-        replace_folder(record.folder / stage.name, lambda folder: save_pipeline(student, scheduler, folder))
-        entry = {
-            "name": stage.name,
-            "num_inference_steps": stage.number,
-            "updates": stage.updates,
-            "forward_units": stage.forward_units,
-            "seconds": round(result.seconds, 1),
-            "loss": result.loss,
-            "skipped_updates": result.skipped,
-        }
-        record.add_stage(entry)
-        checkpoints.clear()
+        finally:
+            monitor.finish()
+        student.requires_grad_(False)
+        if accelerator.is_main_process:
+            finish_stage(record, stage, result, student, scheduler)
+            checkpoints.clear()
     return ProgressiveDistillationPipeline(student, scheduler)
+
+
+def finish_stage(record: Record, stage: Stage, result: StageResult, student, scheduler):
+    """Write the student, then the line of the record that says so."""
+    replace_folder(record.folder / stage.name, lambda folder: save_pipeline(student, scheduler, folder))
+    entry = {
+        "name": stage.name,
+        "num_inference_steps": stage.number,
+        "updates": stage.updates,
+        "forward_units": stage.forward_units,
+        "seconds": round(result.seconds, 1),
+        "loss": result.loss,
+        "skipped_updates": result.skipped,
+    }
+    record.add_stage(entry)

@@ -153,6 +153,7 @@ class Checkpoints:
             except Exception as error:  # a damaged or hostile file may raise anything; that is why it is not used
                 reason = " ".join(str(error).split())[:200]
             if self._all_agree(state is not None):
+                self._forget_after(path)
                 self.accelerator.print(f"{self.stage}: going on from checkpoint {path.name}")
                 return state
             self.accelerator.print(
@@ -162,7 +163,16 @@ class Checkpoints:
                 raise InputError(f"--resume_from_checkpoint {self.wanted} cannot be used: {reason}")
             model.load_state_dict(initial)
         self.accelerator.print(f"{self.stage}: no usable checkpoint; starting the stage again")
+        self._forget_after(None)
         return None
+
+    def _forget_after(self, path: Path | None):
+        """Delete those after the one that was loaded: the run will write them again, and they must not seem newest."""
+        if self.accelerator.is_main_process:
+            for other in self.paths():
+                if path is None or other.name > path.name:
+                    shutil.rmtree(other, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
 
     def _candidates(self) -> list[Path]:
         paths = self.paths()

@@ -103,9 +103,11 @@ class TrainingConfig:
             return
         known = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
         self._require("report_to", self.report_to in known, f"none or one of {', '.join(known)}")
-        if self.report_to == "wandb" and self.hub_token is not None:
+        if self.report_to != "tensorboard" and self.hub_token is not None:
+            # Several of them log the command line.
             raise InputError(
-                "--hub_token with --report_to wandb shows the token to the tracker: use `hf auth login` or HF_TOKEN"
+                f"--hub_token with --report_to {self.report_to} shows the token to the tracker: use `hf auth login` or"
+                " HF_TOKEN"
             )
         if find_spec(self.report_to) is None:
             raise InputError(f"--report_to {self.report_to} is not installed: `pip install {self.report_to}`, or none")

@@ -95,6 +95,9 @@ def train_stage(
     rate = learning_rate_factor(config, optimizer, stage.updates)
     ema = None if ema_decay is None else EMAModel(model.parameters(), decay=ema_decay, foreach=True)
     health = Health(accelerator, stage.updates)
+    if accelerator.scaler is not None:
+        # Each stage begins with fp16's first loss scale, whether or not the one before was trained by this process.
+        accelerator.scaler.load_state_dict(type(accelerator.scaler)().state_dict())
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     saved = checkpoints.load(accelerator.unwrap_model(wrapped), ema) if checkpoints is not None else None
     first, seconds_before, mean_loss = 0, 0.0, None

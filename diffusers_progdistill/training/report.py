@@ -36,6 +36,9 @@ class Report:
         evaluation = [record.content.get("evaluation") or {"students": {}, "teacher": {}}]
         # The main process's record decides what is left to do.
         self.evaluation = broadcast_object_list(evaluation)[0]
+        if self.evaluation.get("num_images") != config.eval_images and config.eval_images:
+            # Figures of another number of images are no neighbours of the new ones.
+            self.evaluation = {"students": {}, "teacher": {}}
         if config.eval_images:
             from ..evaluation.metrics import FrechetDistance
 

@@ -12,6 +12,7 @@ from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from ..errors import InputError
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+from ..record import Record
 from ..trust import check_teacher_files
 from .config import DistillationConfig, TrainingConfig
 
@@ -123,11 +124,12 @@ def check_teacher(config: DistillationConfig, pipeline):
     config.weighting = config.weighting or ("snr" if kind == "epsilon" else "truncated_snr")
 
 
-def check_resume(config: TrainingConfig):
-    """Refuse the name of a checkpoint that is not there."""
+def check_resume(config: TrainingConfig, record: Record):
+    """Refuse the name of a checkpoint that is not there (that of a finished stage is no longer needed)."""
     wanted = config.resume_from_checkpoint
-    folder = Path(config.output_dir) / "checkpoints"
-    if wanted != "latest" and not (folder / Path(wanted).name).is_dir():
+    folder = record.folder / "checkpoints"
+    is_over = record.finished or record.stage(Path(wanted).name.rpartition("-")[0]) is not None
+    if wanted != "latest" and not is_over and not (folder / Path(wanted).name).is_dir():
         names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         raise InputError(
             f"--resume_from_checkpoint {wanted} is not in {folder}: it must be latest"

@@ -80,6 +80,16 @@ def die_with_launcher():
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
+def anybody_asked_to_stop(accelerator, stop: StopRequest) -> bool:
+    """Whether one of the processes was asked to stop; called by all."""
+    if accelerator.num_processes == 1:
+        return stop.requested
+    import torch
+
+    flag = torch.tensor(float(stop.requested), device=accelerator.device)
+    return accelerator.reduce(flag, "sum").item() > 0
+
+
 class Agreement:
     """
     When several processes look whether one of them was asked to stop: at the same updates, at least every few seconds.

@@ -1,5 +1,6 @@
 """Training a teacher (Algorithm 1)."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from ..data import load_data
 from ..disk import writing
 from ..errors import InputError
 from ..pipelines.export import save_pipeline
-from ..record import Record
+from ..record import Record, only_process_in
 from ..schedulers import ProgressiveDistillationScheduler
 from .checkpointing import Checkpoints
 from .config import TeacherConfig
@@ -110,27 +111,28 @@ def train_teacher(config: TeacherConfig) -> Path:
     check_resolution(data.resolution, {"block_out_channels": (224, 448, 672, 896), **unet_config})
     global_batch = check_batch(config, len(data), accelerator.num_processes)
     unet = make_unet(unet_config).to(accelerator.device)
-    record = Record(folder, settings_of(config, data, global_batch))
-    if record.finished:
-        accelerator.print(f"the teacher in {folder} is finished already")
-        return folder
-
-    check_resume(config)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        record.write()
-    start_trackers(accelerator, record.content["settings"])
-    if config.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    with StopRequest() as stop:
-        train_base_stage(accelerator, config, unet, data, record, global_batch, stop)
-    accelerator.end_training()
+    settings = settings_of(config, data, global_batch)
+    check_resume(config, Record(folder, settings))
+    with only_process_in(folder) if accelerator.is_main_process else contextlib.nullcontext():
+        record = Record(folder, settings)
+        if record.finished:
+            accelerator.print(f"the teacher in {folder} is finished already")
+            return folder
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            record.write()
+        start_trackers(accelerator, record.content["settings"])
+        with StopRequest() as stop:
+            train_base_stage(accelerator, config, unet, data, record, global_batch, stop)
+        accelerator.end_training()
     return folder
 
 
 def train_base_stage(accelerator, config: TeacherConfig, unet, data, record: Record, global_batch: int, stop):
     """The one stage of a teacher: from fresh weights to a pipeline folder."""
     folder = record.folder
+    if config.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
     stage = Stage("teacher", 0, config.max_train_steps, units_per_update=3)
     monitor = Monitor(accelerator, folder, stage.forward_units)
     monitor.start(stage, 1, 1, global_batch)
@@ -139,17 +141,17 @@ def train_base_stage(accelerator, config: TeacherConfig, unet, data, record: Rec
     checkpoints = Checkpoints(
         accelerator, folder, stage.name, config.checkpoints_total_limit, config.resume_from_checkpoint
     )
-    try:
-        with stop.deferred():
+    with stop.deferred():
+        try:
             result = train_stage(
                 accelerator, unet, objective, data, stage, config, monitor, config.ema_decay, checkpoints, stop
             )
-    finally:
-        monitor.finish()
-    if accelerator.is_main_process:
-        with writing(folder):
-            save_pipeline(unet, scheduler, folder)
-        cost = {"updates": stage.updates, "forward_units": stage.forward_units}
-        entry = {"name": "teacher", **cost, "seconds": round(result.seconds, 1), "loss": result.loss}
-        record.update(stages=[{**entry, "skipped_updates": result.skipped}], finished=True)
-        checkpoints.clear()
+        finally:
+            monitor.finish()
+        if accelerator.is_main_process:
+            with writing(folder):
+                save_pipeline(unet, scheduler, folder)
+            cost = {"updates": stage.updates, "forward_units": stage.forward_units}
+            entry = {"name": "teacher", **cost, "seconds": round(result.seconds, 1), "loss": result.loss}
+            record.update(stages=[{**entry, "skipped_updates": result.skipped}], finished=True)
+            checkpoints.clear()

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from hub_repository import LFS_SUFFIXES, Commit, File, Repo, User, git_sha, is_lfs
 
 
+LICENSES = ("apache-2.0", "mit", "unknown", "other")
 DATE = "2026-01-01T00:00:00.000Z"
 
 
@@ -321,6 +322,10 @@ class Handler(BaseHTTPRequestHandler):
         return {}
 
     def on_validate_yaml(self):
+        license = re.search(r"^license: (.*)$", json.loads(self.body)["content"], re.MULTILINE)
+        if license and license[1] not in LICENSES:
+            message = json.dumps({"errors": [{"message": '"license" must be one of ...'}], "warnings": []}).encode()
+            return 400, {"Content-Type": "application/json"}, message
         return {"errors": [], "warnings": []}
 
     def on_preupload(self, kind, name, revision):

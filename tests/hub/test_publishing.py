@@ -93,6 +93,7 @@ def test_publishing_takes_no_time_from_training(hub, chain):
     hub.add_repo("me/my-digits")
     hub.gate.clear()
     publication = hub_folder.Publication(chain, content, "me/my-digits")
+    publication.start()
     for stage in content["stages"]:
         publication.add(stage["name"], stage["num_inference_steps"])
     assert publication.publisher.waiting() == [s["name"] for s in content["stages"]]
@@ -300,8 +301,40 @@ def test_a_publisher_that_is_left_in_time(hub, chain):
     hub.fail("POST", "/commit/", 500, times=1000)
     publication = hub_folder.Publication(chain, content, "me/digits", say=lambda line: None)
     publication.add("steps-32", 32)
+    publication.start()
+    end = time.monotonic() + 0.2
     with pytest.raises(PublishError, match="steps-32"):
-        publication.close(timeout=0.2)
+        publication.close(lambda: max(0.0, end - time.monotonic()))
+
+
+def test_no_path_of_this_machine_is_published(hub, chain):
+    assert main(["push", str(chain), "--hub_model_id", "me/digits"]) == 0
+    for path, file in hub.repo("me/digits").head.files.items():
+        assert b"/tmp" not in file.content and b"/root" not in file.content and b"/home" not in file.content, path
+
+
+def test_what_waits_from_an_earlier_run_does_not_come_first(hub, chain, tmp_path):
+    """A queue that holds only a late student, and a repository that holds nothing."""
+    content = read_finished(chain, "")
+    late = hub_folder.Publication(chain, content, "me/elsewhere")
+    late.add("steps-4", 4)
+    assert main(["push", str(chain), "--hub_model_id", "me/digits"]) == 0
+    assert_complete(hub, chain, "me/digits", tmp_path / "cache")
+    assert "me/elsewhere" not in hub.repo("me/digits").head.files["README.md"].content.decode()
+
+
+def test_a_card_that_a_person_edited_on_the_hub_is_kept(hub, chain):
+    hub.add_repo("me/digits", files={"README.md": b"my own words"})
+    assert main(["push", str(chain), "--hub_model_id", "me/digits"]) == 0
+    files = hub.repo("me/digits").head.files
+    assert files["README.1.md"].content == b"my own words" and b"my own words" not in files["README.md"].content
+    assert "README.2.md" not in files
+
+
+def test_a_license_that_the_hub_does_not_know(hub, chain, capsys):
+    assert main(["push", str(chain), "--hub_model_id", "me/digits", "--hub_license", "mti"]) == 2
+    assert "--hub_license mti" in capsys.readouterr().err
+    assert len(hub.repo("me/digits").commits) == 1
 
 
 def test_both_pipelines_find_the_student(hub, chain, tmp_path):

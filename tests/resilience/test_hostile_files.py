@@ -145,6 +145,17 @@ def test_a_link_out_of_the_images_folder(teacher, tmp_path, capsys):
     assert "leads out of" in refused_images(capsys, teacher, folder)
 
 
+def test_a_parquet_file_that_names_files_elsewhere(teacher, tmp_path, capsys):
+    import datasets
+
+    Image.new("L", (8, 8)).save(tmp_path / "secret.png")
+    (tmp_path / "data").mkdir()
+    rows = {"image": [{"bytes": None, "path": str(tmp_path / "secret.png")}] * 8}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image(decode=False)}))
+    table.to_parquet(str(tmp_path / "data" / "x.parquet"))
+    assert "leads out of" in refused_images(capsys, teacher, tmp_path / "data" / "x.parquet")
+
+
 def png(width, height):
     """A PNG of one colour: a few kilobytes that decompress to all these pixels."""
 

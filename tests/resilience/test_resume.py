@@ -2,8 +2,8 @@
 
 import os
 import random
-import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -25,43 +25,51 @@ def assert_same(folder, whole):
     assert logged(folder) == logged(whole)
 
 
-def stop_often(words, folder, signum, moments, seed):
+def stop_often(words, folder, signum, moments, chance, **environment):
     """Stop the command this many times after random numbers of seconds, then let it end. Returns the statuses."""
-    chance, statuses = random.Random(seed), []
+    statuses = []
     for _ in range(moments):
-        process = start(words)
+        process = start(words, **environment)
         # The first seconds go into imports; what happens afterwards is what is to be stopped.
         if wait_for(lambda: (folder / "chain.json").exists(), process):
             try:
                 process.wait(chance.uniform(0, 6))
-            except Exception:
+            except subprocess.TimeoutExpired:
                 os.kill(process.pid, signum)
         process.communicate()
         statuses.append(process.returncode)
-    status, output = run(words)
+    status, output = run(words, **environment)
     assert status == 0, output
     return statuses
 
 
-@pytest.mark.parametrize("moments, seed", [(2, 0), pytest.param(18, 1, marks=pytest.mark.slow)])
-def test_killed(teacher_folder, whole, tmp_path, moments, seed):
-    folder = tmp_path / "run"
-    words = command("distill", *chain_options(teacher_folder, folder))
-    for k in range(0, moments, 3):
-        shutil.rmtree(folder, ignore_errors=True)
-        stop_often(words, folder, signal.SIGKILL, min(3, moments - k), seed + k)
-        assert_same(folder, whole)
+def test_killed(teacher_folder, whole, tmp_path):
+    words = command("distill", *chain_options(teacher_folder, tmp_path / "run"))
+    stop_often(words, tmp_path / "run", signal.SIGKILL, 2, random.Random(0))
+    assert_same(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize("moments, seed", [(1, 0), pytest.param(9, 1, marks=pytest.mark.slow)])
-def test_terminated(teacher_folder, whole, tmp_path, moments, seed):
-    folder = tmp_path / "run"
-    words = command("distill", *chain_options(teacher_folder, folder))
-    for k in range(0, moments, 3):
-        shutil.rmtree(folder, ignore_errors=True)
-        statuses = stop_often(words, folder, signal.SIGTERM, min(3, moments - k), seed + k)
-        assert set(statuses) <= {143, 0}
+def test_terminated(teacher_folder, whole, tmp_path):
+    words = command("distill", *chain_options(teacher_folder, tmp_path / "run"))
+    assert set(stop_often(words, tmp_path / "run", signal.SIGTERM, 1, random.Random(0))) <= {143, 0}
+    assert_same(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum, moments", [(signal.SIGKILL, 20), (signal.SIGTERM, 10)])
+def test_stopped_at_many_moments(hub, teacher_folder, whole, tmp_path, signum, moments):
+    """During updates, checkpoints, stage ends, evaluation and pushes: the same weights, each push once."""
+    chance, environment = random.Random(signum), hub.environment(tmp_path / "home")
+    for k in range(0, moments, 4):
+        folder, name = tmp_path / f"run-{k}", f"me/run-{k}"
+        options = {"eval_images": 400, "eval_batch_size": 100, "push_to_hub": True, "hub_model_id": name}
+        words = command("distill", *chain_options(teacher_folder, folder, **options))
+        statuses = stop_often(words, folder, signum, min(4, moments - k), chance, **environment)
+        assert set(statuses) <= {-signal.SIGKILL, 0} if signum == signal.SIGKILL else set(statuses) <= {143, 0}
         assert_same(folder, whole)
+        repo = hub.repo(name)
+        assert [c.title for c in repo.commits[1:]] == ["Student of steps 2", "Student of steps 1"]
+        assert repo.tags == {"steps-2": repo.commits[1].oid, "steps-1": repo.commits[2].oid}
 
 
 @pytest.mark.parametrize("signum, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -106,6 +114,16 @@ def test_the_child_of_accelerate_launch_does_not_outlive_it(teacher_folder, tmp_
     os.kill(process.pid, signal.SIGTERM)
     process.communicate(timeout=60)  # the pipe ends only when the child has ended, too
     assert list((folder / "checkpoints").glob("steps-*"))
+
+
+def test_two_runs_in_one_folder_are_refused(teacher_folder, tmp_path):
+    words = command("distill", *chain_options(teacher_folder, tmp_path / "run", updates_per_stage=100_000))
+    process = start(words)
+    assert wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+    status, output = run(words)
+    assert status == 2 and "in use by another process" in output
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def test_a_teacher_goes_on_too(tmp_path):
