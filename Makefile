@@ -9,10 +9,10 @@ demo: $(call INSTALLED,demo)
 	$(PYTHON) -m diffusers_progdistill.commands.main demo
 
 test: $(call INSTALLED,test)
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: $(call INSTALLED,test)
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -n auto --dist loadfile -m slow
 
 style: $(call INSTALLED,dev)
 	$(PYTHON) -m ruff check --fix . && $(PYTHON) -m ruff format .
