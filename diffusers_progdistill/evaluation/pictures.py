@@ -47,7 +47,9 @@ def save_curve(students: dict[int, float], teacher: dict[int, float], floor: flo
     axes = figure.add_subplot()
     axes.plot(*zip(*sorted(teacher.items())), "o--", color="0.55", label="teacher, DDIM")
     axes.plot(*zip(*sorted(students.items())), "o-", color="tab:blue", label="distilled students")
-    axes.axhline(floor, color="tab:green", linewidth=1, linestyle=":", label="real images, half against half (smaller sets)")
+    axes.axhline(
+        floor, color="tab:green", linewidth=1, linestyle=":", label="real images, half against half (smaller sets)"
+    )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     ticks = sorted({*students, *teacher})
