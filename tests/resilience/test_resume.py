@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def test_stopped_at_many_moments(hub, teacher_folder, whole, tmp_path, signum, m
         options = {"eval_images": 400, "eval_batch_size": 100, "push_to_hub": True, "hub_model_id": name}
         words = command("distill", *chain_options(teacher_folder, folder, **options))
         statuses = stop_often(words, folder, signum, min(4, moments - k), chance, **environment)
-        assert set(statuses) <= {-signal.SIGKILL, 0} if signum == signal.SIGKILL else set(statuses) <= {143, 0}
+        # -15: the signal came while Python was still importing, before there was anything to save.
+        assert set(statuses) <= ({-signal.SIGKILL, 0} if signum == signal.SIGKILL else {143, -signal.SIGTERM, 0})
         assert_same(folder, whole)
         repo = hub.repo(name)
         assert [c.title for c in repo.commits[1:]] == ["Student of steps 2", "Student of steps 1"]
@@ -87,18 +89,21 @@ def test_a_signal_leaves_a_checkpoint_and_its_own_status(teacher_folder, whole, 
     assert_same(folder, whole)
 
 
-def test_two_processes_stop_together(teacher_folder, tmp_path):
+@pytest.mark.parametrize("moments", [1, pytest.param(6, marks=pytest.mark.slow)])
+def test_two_processes_stop_together(teacher_folder, tmp_path, moments):
     """torchrun hands SIGTERM on; every process ends after the same update, and the run goes on from there."""
     options = {"train_batch_size": 8, "updates_per_stage": 40, "end_steps": 2}
-    whole, folder = tmp_path / "whole", tmp_path / "run"
+    whole, folder, chance = tmp_path / "whole", tmp_path / "run", random.Random(0)
     status, output = run(torchrun("distill", *chain_options(teacher_folder, whole, **options)))
     assert status == 0, output
     words = torchrun("distill", *chain_options(teacher_folder, folder, **options))
-    process = start(words)
-    assert wait_for(lambda: (folder / "metrics.jsonl").exists(), process)
-    os.kill(process.pid, signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
-    assert list((folder / "checkpoints").glob("steps-*")) or (folder / "steps-2").exists(), output
+    for _ in range(moments):
+        process = start(words)
+        if wait_for(lambda: (folder / "metrics.jsonl").exists(), process):
+            time.sleep(chance.uniform(0, 3) if moments > 1 else 0)
+            os.kill(process.pid, signal.SIGTERM)
+        output = process.communicate(timeout=60)[0]
+        assert list((folder / "checkpoints").glob("steps-*")) or (folder / "steps-2").exists(), output
     status, output = run(words)
     assert status == 0, output
     assert weights(folder) == weights(whole) and logged(folder) == logged(whole)
