@@ -49,7 +49,7 @@ def main():
                 update()
             updates.append((time.perf_counter() - began) / UPDATES)
             began = time.perf_counter()
-            checkpoints.save(k, {"seconds": 0.0, "mean_loss": 0.0, "health": [0.0] * 5}, ema)
+            checkpoints.save(k, {"seconds": 0.0, "mean_loss": 0.0, "health": [[0.0] * 5]}, ema)
             saves.append(time.perf_counter() - began)
     save, update = statistics.median(saves), statistics.median(updates)
     low, high = 1000 * min(saves), 1000 * max(saves)

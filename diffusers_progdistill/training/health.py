@@ -48,7 +48,8 @@ class Health:
         Raises:
             `FloatingPointError`: If more than 10 in a row, or 1 % of the stage's updates, were skipped.
         """
-        loss_sum, good, skipped, _, worst = self.values()
+        sums = self.accelerator.reduce(self._stacked(), "mean").tolist()
+        loss_sum, good, skipped, _, worst = sums
         self.loss_sum.zero_(), self.good.zero_()
         if worst > MOST_IN_A_ROW or skipped > MOST_SHARE * self.planned:
             raise FloatingPointError(
@@ -57,12 +58,16 @@ class Health:
             )
         return (loss_sum / good if good else None), int(skipped)
 
-    def values(self) -> list[float]:
-        """The counts, with the loss averaged over the processes: what a checkpoint keeps."""
-        sums = torch.stack([getattr(self, name) for name in self.NAMES])
-        return self.accelerator.reduce(sums, "mean").tolist()
+    def _stacked(self) -> torch.Tensor:
+        return torch.stack([getattr(self, name) for name in self.NAMES])
 
-    def restore(self, values: list[float]):
-        """Go on from a checkpoint's counts."""
-        for name, value in zip(self.NAMES, values):
+    def values(self) -> list[list[float]]:
+        """The counts of every process: what a checkpoint keeps."""
+        return self.accelerator.gather(self._stacked()[None]).tolist()
+
+    def restore(self, values: list[list[float]]):
+        """Go on from a checkpoint's counts; with another number of processes, from their mean."""
+        same = len(values) == self.accelerator.num_processes
+        own = values[self.accelerator.process_index] if same else [sum(v) / len(values) for v in zip(*values)]
+        for name, value in zip(self.NAMES, own):
             getattr(self, name).fill_(value)
