@@ -99,11 +99,11 @@ def run_chain(run: Run, record: Record, hub: dict | None):
     """Train and publish what is not finished."""
     # Every process has read the record before the main one writes to it.
     run.accelerator.wait_for_everyone()
-    if run.is_main:
-        about = about_of(run.config, run.teacher, run.data)
-        record.update(about=about, **({"hub": hub} if hub else {}))
-    start_trackers(run.accelerator, record.content["settings"])
     with StopRequest() as stop:
+        if run.is_main:
+            about = about_of(run.config, run.teacher, run.data)
+            record.update(about=about, **({"hub": hub} if hub else {}))
+        start_trackers(run.accelerator, record.content["settings"])
         publication = start_publication(run, record, hub) if hub else None
         try:
             train_chain(run, record, publication, stop)

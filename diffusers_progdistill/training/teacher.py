@@ -119,10 +119,10 @@ def train_teacher(config: TeacherConfig) -> Path:
             accelerator.print(f"the teacher in {folder} is finished already")
             return folder
         accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            record.write()
-        start_trackers(accelerator, record.content["settings"])
         with StopRequest() as stop:
+            if accelerator.is_main_process:
+                record.write()
+            start_trackers(accelerator, record.content["settings"])
             train_base_stage(accelerator, config, unet, data, record, global_batch, stop)
         accelerator.end_training()
     return folder
