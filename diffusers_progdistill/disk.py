@@ -25,7 +25,7 @@ def writing(path: Path, temporary: Path | None = None):
     try:
         yield
     except BaseException as error:
-        reason = system_reason(error, path)
+        reason = system_reason(error, path) if isinstance(error, Exception) else None
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink(missing_ok=True)
         if reason is None or isinstance(error, DiskError):

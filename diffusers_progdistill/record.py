@@ -88,12 +88,15 @@ def only_process_in(folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_NAME)
     try:
-        with lock.acquire(timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(
             f"--output_dir {folder} is in use by another process: wait for it, or give another"
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Record:
@@ -138,11 +141,6 @@ class Record:
             raise InputError(
                 f"--output_dir {self.folder} holds a run with other settings ({'; '.join(changed)}): give a new folder"
             )
-
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing has been written yet."""
-        return not self.path.exists()
 
     @property
     def finished(self) -> bool:

@@ -18,6 +18,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--num_images", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first_seed", type=int, default=1)
     options = parser.parse_args()
 
     metric = FrechetDistance(load_data(DistillationConfig(dataset_name="digits")))
@@ -30,7 +31,7 @@ def main():
     def distances(pipeline, steps):
         return [
             metric.distance(generate(pipeline, options.num_images, steps, seed))
-            for seed in range(1, options.seeds + 1)
+            for seed in range(options.first_seed, options.first_seed + options.seeds)
         ]
 
     def show(name, values, limit=""):

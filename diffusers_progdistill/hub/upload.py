@@ -225,15 +225,14 @@ def publish(api: HfApi, repo_id: str, folder: Path, tag: str) -> str:
     return head
 
 
-def refresh_card(api: HfApi, repo_id: str, folder: Path) -> bool:
-    """Put a newer card and its pictures on `main`, if they differ. Returns whether they did."""
+def refresh_card(api: HfApi, repo_id: str, folder: Path):
+    """Put a newer card and its pictures on `main`, if they differ."""
     files = {p.name: digests(p) for p in sorted(folder.iterdir()) if p.is_file() and not is_model_file(p.name)}
     if is_there(api, repo_id, "main", files):
-        return False
+        return
     operations = [CommitOperationAdd(name, folder / name) for name in files]
     operations += keep_edited_card(api, repo_id, api.repo_info(repo_id).sha)
     api.create_commit(repo_id, operations, commit_message="Update the model card")
-    return True
 
 
 def keep_edited_card(api: HfApi, repo_id: str, revision: str) -> list[CommitOperationAdd]:

@@ -186,9 +186,11 @@ def close_publication(publication: Publication, stop: StopRequest):
         try:
             publication.close(stop.seconds_left)
         except PublishError as error:
-            if failure is None:
+            if failure is None and not stop.requested:
                 raise
             tqdm.write(f"progdistill: {error}", file=sys.stderr)
+    if failure is None and stop.requested:
+        stop.stop()
 
 
 def load_student(folder: Path, device) -> ProgressiveDistillationPipeline:

@@ -9,7 +9,6 @@ nothing in it can run code: tensors are safetensors, the optimizer's state is un
 
 import hashlib
 import json
-import logging
 import re
 import shutil
 from pathlib import Path
@@ -23,8 +22,6 @@ from ..errors import InputError
 
 MANIFEST_NAME = "manifest.json"
 STATE_NAME, EMA_NAME = "state.json", "ema.safetensors"
-
-logger = logging.getLogger(__name__)
 
 
 class Damaged(Exception):

@@ -39,19 +39,22 @@ class Report:
         if self.evaluation.get("num_images") != config.eval_images and config.eval_images:
             # Figures of another number of images are no neighbours of the new ones.
             self.evaluation = {"students": {}, "teacher": {}}
-        if config.eval_images:
-            from ..evaluation.metrics import FrechetDistance
-
-            self.metric = FrechetDistance(data, batch_size=config.eval_batch_size)
-            self.evaluation.update(
-                metric=self.metric.name,
-                feature_extractor=config.feature_extractor,
-                num_images=config.eval_images,
-                seed=0,
-                floor=self.metric.floor,
-            )
-            self._measure("teacher", teacher, REFERENCE_STEPS)
+        if config.eval_images and accelerator.is_main_process:
+            self._make_metric(data)
+        self._measure("teacher", teacher, REFERENCE_STEPS)
         self.seconds += time.perf_counter() - began
+
+    def _make_metric(self, data):
+        from ..evaluation.metrics import FrechetDistance
+
+        self.metric = FrechetDistance(data, batch_size=self.config.eval_batch_size)
+        self.evaluation.update(
+            metric=self.metric.name,
+            feature_extractor=self.config.feature_extractor,
+            num_images=self.config.eval_images,
+            seed=0,
+            floor=self.metric.floor,
+        )
 
     def _add_row(self, label: str, pipeline, steps: int):
         if self.accelerator.is_main_process:
@@ -59,11 +62,11 @@ class Report:
 
     def _measure(self, kind: str, pipeline, steps: int):
         figures = self.evaluation[kind]
-        if self.metric is not None and str(steps) not in figures:
+        if self.config.eval_images and str(steps) not in figures:
             images = generate_shared(
                 self.accelerator, pipeline, self.config.eval_images, steps, 0, self.config.eval_batch_size
             )
-            figures[str(steps)] = self.metric.distance(images) if self.accelerator.is_main_process else None
+            figures[str(steps)] = None if self.metric is None else self.metric.distance(images)
 
     def add_student(self, stage: Stage, pipeline) -> float:
         """Add a finished student; returns the seconds it took, which are not training."""

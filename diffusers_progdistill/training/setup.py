@@ -76,6 +76,9 @@ def load_teacher(config: DistillationConfig) -> ProgressiveDistillationPipeline:
             folder = ProgressiveDistillationPipeline.download(name, **options, **variant, **trust)
         check_teacher_files(Path(folder), config.trust_remote_code)
         pipeline = ProgressiveDistillationPipeline.from_pretrained(folder, **variant, **trust)
+        if not isinstance(pipeline, ProgressiveDistillationPipeline):
+            # A trusted folder's own class; what is distilled is its network on its schedule.
+            pipeline = ProgressiveDistillationPipeline(pipeline.unet, pipeline.scheduler)
     except InputError:
         raise
     except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user

@@ -72,16 +72,21 @@ def test_plain_tensors_in_a_bin_file_load(teacher, tmp_path):
     assert main(["distill", *options]) == 0
 
 
-@pytest.mark.parametrize("trust", [False, True])
-def test_a_pipeline_with_code_of_its_own(teacher, tmp_path, capsys, trust):
-    """Off without `--trust_remote_code`. (With it, code of the teacher's folder may run: here it makes the UNet.)"""
+def test_a_pipeline_with_code_of_its_own(teacher, tmp_path, capsys):
+    """Off without `--trust_remote_code`. With it the code runs, and its network on its schedule is distilled."""
     index = json.loads((teacher / "model_index.json").read_text())
     index["_class_name"] = ["pipeline", "Custom"]
     (teacher / "model_index.json").write_text(json.dumps(index))
-    (teacher / "pipeline.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Custom: pass\n")
-    if not trust:
-        assert "--trust_remote_code" in refused_teacher(capsys, teacher)
-        assert not (tmp_path / "ran").exists()
+    code = (
+        f"from diffusers import DDIMPipeline\nopen({str(tmp_path / 'ran')!r}, 'w')\nclass Custom(DDIMPipeline): pass\n"
+    )
+    (teacher / "pipeline.py").write_text(code)
+    assert "--trust_remote_code" in refused_teacher(capsys, teacher)
+    assert not (tmp_path / "ran").exists()
+    options = ["--start_steps=4", "--end_steps=2", "--updates_per_stage=1", "--report_to=none", "--train_batch_size=4"]
+    options += [f"--pretrained_teacher_model={teacher}", "--dataset_name=digits", f"--output_dir={tmp_path / 'run'}"]
+    assert main(["distill", *options, "--trust_remote_code"]) == 0
+    assert (tmp_path / "ran").exists() and (tmp_path / "run" / "steps-2" / "model_index.json").exists()
 
 
 def test_a_component_with_code_of_its_own(teacher, canary, capsys):

@@ -122,6 +122,21 @@ def test_the_child_of_accelerate_launch_does_not_outlive_it(teacher_folder, tmp_
     assert list((folder / "checkpoints").glob("steps-*"))
 
 
+def test_a_signal_while_the_last_pushes_are_waited_for(hub, teacher_folder, tmp_path):
+    """All is trained, the Hub does not answer: the status is the signal's, and what is missing is named."""
+    hub.add_repo("me/m")
+    more = {"push_to_hub": True, "hub_model_id": "me/m", "updates_per_stage": 1}
+    words = command("distill", *chain_options(teacher_folder, tmp_path / "run", **more))
+    hub.fail("POST", "/commit/", 503, times=1000)
+    process = start(words, **hub.environment(tmp_path / "home"))
+    record = tmp_path / "run" / "chain.json"
+    assert wait_for(lambda: record.exists() and '"finished": true' in record.read_text(), process)
+    os.kill(process.pid, signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 143 and "not on the Hub: steps-2, steps-1" in output, output
+    assert "hf_write" not in output
+
+
 def test_two_runs_in_one_folder_are_refused(teacher_folder, tmp_path):
     words = command("distill", *chain_options(teacher_folder, tmp_path / "run", updates_per_stage=100_000))
     process = start(words)
