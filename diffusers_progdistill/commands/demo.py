@@ -17,7 +17,7 @@ def teacher_config(folder: Path, scale: float = 1.0) -> TeacherConfig:
     """The demo's teacher."""
     return TeacherConfig(
         output_dir=str(folder / "teacher"),
-        max_train_steps=max(1, round(5000 * scale)),
+        max_train_steps=max(1, round(4500 * scale)),
         learning_rate=2e-3,
         lr_scheduler="linear",
         lr_warmup_steps=round(100 * scale),
@@ -35,7 +35,7 @@ def chain_config(folder: Path, scale: float = 1.0) -> DistillationConfig:
         # Twice the steps of the first student that is wanted: at 64 steps this teacher is a tenth worse than at 256.
         start_steps=128,
         end_steps=1,
-        updates_per_stage=max(1, round(290 * scale)),
+        updates_per_stage=max(1, round(265 * scale)),
         train_batch_size=128,
         learning_rate=3e-3,
         lr_warmup_steps=round(20 * scale),
