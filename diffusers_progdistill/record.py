@@ -65,7 +65,7 @@ def read_finished(folder: Path, given: str | None) -> dict:
             f"{given} holds no readable {RECORD_NAME}: give the OUTPUT_DIR of `progdistill distill`"
         ) from error
     content = with_students(folder, content)
-    if not content["stages"] or "about" not in content:
+    if not students_of(content) or "about" not in content:
         raise InputError(f"{given} holds no finished student: give the OUTPUT_DIR of `progdistill distill`")
     return content
 
@@ -74,6 +74,11 @@ def with_students(folder: Path, content: dict) -> dict:
     """A record's content with only the stages whose student is there."""
     is_there = [s for s in content["stages"] if (folder / s["name"] / "model_index.json").exists()]
     return {**content, "stages": is_there}
+
+
+def students_of(content: dict) -> list[dict]:
+    """The finished halvings of a record; an adopted teacher is none."""
+    return [s for s in content["stages"] if "num_inference_steps" in s]
 
 
 @contextlib.contextmanager

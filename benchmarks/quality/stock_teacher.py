@@ -1,4 +1,4 @@
-"""Train a teacher as diffusers' own unconditional example does: epsilon, linear betas, T = 1000, saved as `DDPMPipeline`.
+"""Train a teacher as diffusers' unconditional example does: epsilon, linear betas, T = 1000, as a `DDPMPipeline`.
 
 Nothing of this package is used but the images, so that the folder is what people have.
 

@@ -16,7 +16,8 @@ class SampleConfig:
 
     num_images: int = option(64, "Number of images.")
     num_inference_steps: int | None = option(None, "Sampling steps. Default: what the model was distilled for.")
-    class_labels: str | None = option(None, "Classes, such as 3,7; they are repeated over the images.")
+    class_labels: str | None = option(None, "Classes by label or name, such as 3,7; repeated over the images.")
+    guidance_scale: float = option(1.0, "Scale of classifier-free guidance; 1 is none, and right for students.")
     output: str = option("samples.png", "The picture to write.")
     seed: int = option(0, "Seed of the noise.")
     batch_size: int = option(64, "Images that are generated in one go.")
@@ -60,7 +61,7 @@ def sample(model: str, config: SampleConfig):
     labels = None
     try:
         if config.class_labels is not None:
-            given = [int(c) for c in config.class_labels.split(",")]
+            given = pipeline.get_label_ids([c.strip() for c in config.class_labels.split(",")])
             labels = [given[k % len(given)] for k in range(config.num_images)]
         images = []
         for first in range(0, config.num_images, config.batch_size):
@@ -68,7 +69,8 @@ def sample(model: str, config: SampleConfig):
             noise = noise_of(config.seed, first, size, pipeline.latents_shape(1)[1:])
             part = None if labels is None else labels[first : first + size]
             steps = config.num_inference_steps
-            images.append(pipeline(size, part, steps, latents=noise, output_type="pt").images.cpu())
+            made = pipeline(size, part, steps, latents=noise, output_type="pt", guidance_scale=config.guidance_scale)
+            images.append(made.images.cpu())
     except ValueError as error:
         raise InputError(str(error)) from error
     pictures = to_pictures(torch.cat(images).float())

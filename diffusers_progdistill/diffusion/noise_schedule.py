@@ -133,3 +133,35 @@ class NoiseSchedule:
         position = (timesteps + 1).clamp(0, len(table) - 1)
         low = position.floor().clamp(max=len(table) - 2)
         return torch.lerp(table[low.long()], table[low.long() + 1], position - low)
+
+    @property
+    def noisiest(self) -> float:
+        """The largest angle of a timestep that the model was trained at."""
+        return cosine_angle(1.0) if self.is_canonical else self._table[-1].item()
+
+    @property
+    def has_zero_terminal_snr(self) -> bool:
+        """Whether the last timestep is pure noise: its angle is pi/2 up to float32 rounding of the betas."""
+        return not self.is_canonical and math.cos(self.noisiest) < 1e-7
+
+    def timesteps(self, angles: torch.Tensor) -> torch.Tensor:
+        """
+        The (fractional) timesteps of the same log-SNR as `angles`: the inverse of [`angles`] on the range of the
+        model, its first timestep below it and its last one above.
+
+        Args:
+            angles (`torch.Tensor`): phi in radians.
+
+        Returns:
+            `torch.Tensor`: float32, which is what a `UNet2DModel` must be asked with.
+        """
+        dtype = torch.float32 if angles.device.type == "mps" else torch.float64
+        angles = angles.to(dtype)
+        if self.is_canonical:
+            return (self.num_train_timesteps * ((angles - ANGLE_MIN) / ANGLE_RANGE) - 1).float()
+        # Without the entry for clean data: the model was not trained there.
+        table = self._table[1:].to(angles.device, dtype)
+        angles = angles.clamp(table[0], table[-1])
+        high = torch.searchsorted(table, angles).clamp(1, len(table) - 1)
+        start, end = table[high - 1], table[high]
+        return (high - 1 + (angles - start) / (end - start).clamp_min(torch.finfo(dtype).tiny)).float()

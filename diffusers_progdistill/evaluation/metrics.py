@@ -16,7 +16,13 @@ def noise_of(seed: int, first: int, count: int, shape: tuple[int, ...]) -> torch
 
 
 def generate(
-    pipeline, num_images: int, num_steps: int, seed: int = 0, batch_size: int = 500, share: tuple[int, int] = (0, 1)
+    pipeline,
+    num_images: int,
+    num_steps: int,
+    seed: int = 0,
+    batch_size: int = 500,
+    share: tuple[int, int] = (0, 1),
+    guidance_scale: float = 1.0,
 ) -> torch.Tensor:
     """
     Images from a pipeline, the same ones whatever the number of processes. Class-conditional ones take turns.
@@ -27,32 +33,43 @@ def generate(
         seed (`int`, defaults to 0): Together with its number it makes the noise of an image.
         batch_size (`int`, defaults to 500): Images that are made in one go.
         share (`tuple[int, int]`, defaults to `(0, 1)`): Make only batches r, r + n, r + 2n, ... of `(r, n)`.
+        guidance_scale (`float`, defaults to 1.0): See [`ProgressiveDistillationPipeline`].
 
     Returns:
         `torch.Tensor` of shape `(num_images, channels, height, width)`: On the CPU, in [0, 1].
     """
     shape, out = pipeline.latents_shape(1)[1:], []
     pipeline.set_progress_bar_config(disable=True)
-    classes, labels = pipeline.unet.config.num_class_embeds, None
+    classes, labels = pipeline.num_classes if pipeline.is_conditional else None, None
     for first in range(share[0] * batch_size, num_images, share[1] * batch_size):
         size = min(batch_size, num_images - first)
         if classes is not None:
             labels = [k % classes for k in range(first, first + size)]
         noise = noise_of(seed, first, size, shape)
-        images = pipeline(size, latents=noise, num_inference_steps=num_steps, class_labels=labels, output_type="pt")
+        images = pipeline(
+            size,
+            latents=noise,
+            num_inference_steps=num_steps,
+            class_labels=labels,
+            output_type="pt",
+            guidance_scale=guidance_scale,
+        )
         out.append(images.images.float().cpu())
     return torch.cat(out) if out else torch.zeros(0, *shape)
 
 
-def generate_shared(accelerator, pipeline, num_images: int, num_steps: int, seed: int = 0, batch_size: int = 500):
+def generate_shared(
+    accelerator, pipeline, num_images: int, num_steps: int, seed: int = 0, batch_size: int = 500, guidance_scale=1.0
+):
     """[`generate`], with the batches shared among the processes; every process gets all images, in the same order."""
     rank, world = accelerator.process_index, accelerator.num_processes
     if world == 1:
-        return generate(pipeline, num_images, num_steps, seed, batch_size)
+        return generate(pipeline, num_images, num_steps, seed, batch_size, guidance_scale=guidance_scale)
     # Every process makes the same number of batches of the same size, so that they can be gathered.
     rounds = -(-num_images // (world * batch_size))
     padded = rounds * world * batch_size
-    mine = generate(pipeline, padded, num_steps, seed, batch_size, (rank, world)).to(accelerator.device)
+    mine = generate(pipeline, padded, num_steps, seed, batch_size, (rank, world), guidance_scale)
+    mine = mine.to(accelerator.device)
     all_images = accelerator.gather(mine).cpu()
     batches = all_images.view(world, rounds, batch_size, *all_images.shape[1:]).transpose(0, 1)
     return batches.reshape(padded, *all_images.shape[1:])[:num_images]

@@ -18,24 +18,31 @@ def to_pictures(images: torch.Tensor, size: int = 48) -> list[Image.Image]:
     return out
 
 
-def save_rows(rows: list[tuple[str, torch.Tensor]], path: Path):
+def save_rows(rows: list[tuple[str, torch.Tensor]], path: Path, column_names: list[str] = ()):
     """
     One labelled row of images for each entry, the first on top, under one another.
 
     Args:
         rows (`list[tuple[str, torch.Tensor]]`): Label and images in [0, 1] of each row.
         path (`Path`): The PNG to write.
+        column_names (`list[str]`, *optional*): What stands over each column; cut to its width.
     """
     pictures = [(label, to_pictures(images)) for label, images in rows]
     width, height = pictures[0][1][0].size
-    margin, gap = 150, 2
+    margin, gap, header = 150, 2, 20 if column_names else 0
     columns = max(len(p) for _, p in pictures)
-    grid = Image.new("RGB", (margin + columns * (width + gap), len(rows) * (height + gap)), "white")
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(15)
+    grid = Image.new("RGB", (margin + columns * (width + gap), header + len(rows) * (height + gap)), "white")
+    draw, font, small = ImageDraw.Draw(grid), ImageFont.load_default(15), ImageFont.load_default(12)
+    for x, name in enumerate(column_names):
+        while name and draw.textlength(name, small) > width:
+            name = name[:-1]
+        middle = margin + x * (width + gap) + width // 2
+        draw.text((middle - draw.textlength(name, small) // 2, 2), name, fill="black", font=small)
     for y, (label, row) in enumerate(pictures):
-        draw.text((8, y * (height + gap) + height // 2 - 9), label, fill="black", font=font)
+        top = header + y * (height + gap)
+        draw.text((8, top + height // 2 - 9), label, fill="black", font=font)
         for x, picture in enumerate(row):
-            grid.paste(picture, (margin + x * (width + gap), y * (height + gap)))
+            grid.paste(picture, (margin + x * (width + gap), top))
     replace_file(path, grid.save)
 
 

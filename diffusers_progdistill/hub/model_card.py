@@ -6,6 +6,8 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..record import students_of
+
 
 PICTURES = ("samples.png", "curve.png")
 TASK = "unconditional-image-generation"
@@ -66,9 +68,10 @@ class CardOf:
     """
 
     def __init__(self, content, steps=None, repo_id=None, pictures=(), license="unknown"):
-        students = [s for s in content["stages"] if "num_inference_steps" in s]
+        students = students_of(content)
         self.steps = steps or students[-1]["num_inference_steps"]
         self.students = [s for s in students if s["num_inference_steps"] >= self.steps]
+        self.adopted = [s for s in content["stages"] if "num_inference_steps" not in s]
         self.content, self.settings, self.about = content, content["settings"], content["about"]
         self.repo_id, self.pictures, self.license = repo_id, pictures, license
         evaluation = content.get("evaluation") or {}
@@ -149,6 +152,11 @@ class CardOf:
             f" evaluation a step, {model['parameters']:,} parameters. Distilled by progressive distillation from"
             f" {self.teacher_name()}, with the images of {self.data_name()}."
         ]
+        if scale := self.about.get("guidance_scale"):
+            lines.append(
+                f"Classifier-free guidance of scale {scale:g} (1 is none) is folded in: its samples are guided, with one"
+                " network evaluation a step, and the scale cannot be changed."
+            )
         if self.evaluation is None:
             return "\n\n".join([*lines, "**Quality:** not measured."])
         reference = max(int(k) for k in self.evaluation["teacher"])
@@ -164,16 +172,23 @@ class CardOf:
     def usage(self) -> str:
         where = self.repo_id or f"steps-{self.steps}"
         labels = "class_labels=0" if self.conditional else ""
+        names = self.about["model"].get("class_names", [])
         ours = f"""```python
 from diffusers_progdistill import ProgressiveDistillationPipeline
 pipe = ProgressiveDistillationPipeline.from_pretrained("{where}")
 image = pipe({labels}).images[0]
 ```"""
         if self.conditional:
+            classes = f"Classes 0 to {self.about['model']['num_classes'] - 1}"
+            if names:
+                shown = ", ".join(plain(n) for n in names[:100]) + (", ..." if len(names) > 100 else "")
+                classes += f", or by name: {shown}"
             return f"""With `diffusers-progdistill`, since the stock
 pipelines take no class labels:
 
-{ours}"""
+{ours}
+
+{classes}."""
         return f"""With stock diffusers:
 
 ```python
@@ -209,21 +224,35 @@ With `diffusers-progdistill`, which knows the number of steps:
         return "\n\n".join(f"![{texts[p]}]({p})" for p in self.pictures)
 
     def training(self) -> str:
-        units = sum(s["forward_units"] for s in self.students)
-        hours = sum(s["seconds"] for s in self.students) / 3600
+        stages = [*self.adopted, *self.students]
+        units = sum(s["forward_units"] for s in stages)
+        hours = sum(s["seconds"] for s in stages) / 3600
         settings = {k: v for k, v in self.settings.items() if k not in NOT_IN_TABLE and v is not None}
         rows = "\n".join(f"| {plain(k)} | {plain(v)} |" for k, v in sorted(settings.items()))
         versions = ", ".join(f"{plain(k)} {plain(v)}" for k, v in self.content["versions"].items())
-        updates = sum(s["updates"] for s in self.students)
+        updates = sum(s["updates"] for s in stages)
         return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. Each student learned to do in one step
-what the one before it does in two (Algorithm 2 of the paper). Cost so far: {updates:,} updates, {units:,} forward
-passes of a batch, {hours:.2f} hours.
+what the one before it does in two (Algorithm 2 of the paper). {self.adoption()}Cost so far: {updates:,} updates,
+{units:,} forward passes of a batch, {hours:.2f} hours.
 
 | setting | value |
 |---|---|
 {rows}
 
 Versions: {versions}."""
+
+    def adoption(self) -> str:
+        """What was done to the teacher before its steps could be halved."""
+        if not self.adopted:
+            return ""
+        reasons = plain("; ".join(self.about.get("adopted", [])))
+        measured = (self.content.get("evaluation") or {}).get("adopted") or {}
+        values = "; ".join(f"{v:.2f} at {steps_text(int(k))}" for k, v in measured.items())
+        quality = f" Its distance after that: {values}." if values else ""
+        return (
+            f"The teacher was adopted first ({reasons}): a model of the canonical schedule learned its predictions in"
+            f" {self.adopted[0]['updates']:,} updates.{quality} "
+        )
 
     def limits(self) -> str:
         lines = [

@@ -11,6 +11,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import create_repo, upload_folder
 
 from ..schedulers import ProgressiveDistillationScheduler
+from ..schedulers.scheduling_progressive_distillation import METADATA_KEY
 from .export import save_pipeline
 
 
@@ -63,8 +64,66 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         """The number of sampling steps the model was distilled for; `None` for a teacher."""
         return self.scheduler.num_trained_steps
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the model needs `class_labels`."""
+        return self.unet.config.num_class_embeds is not None or self.unet.config.class_embed_type is not None
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes that can be asked for, the null class not among them; `None` without classes."""
+        return self._metadata.get("num_classes", self.unet.config.num_class_embeds)
+
+    @property
+    def null_label(self) -> int | None:
+        """The label that stands for no class, if the model was trained with one."""
+        return self._metadata.get("null_label")
+
+    @property
+    def guidance_scale(self) -> float | None:
+        """The scale of the classifier-free guidance that is folded into the model, if any is."""
+        return self._metadata.get("guidance_scale")
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """The names of the classes by label, as far as the model knows them."""
+        return dict(enumerate(self._metadata.get("class_names", [])))
+
+    @property
+    def _metadata(self) -> dict:
+        return self.scheduler.config.get(METADATA_KEY) or {}
+
+    def get_label_ids(self, label: str | list[str]) -> list[int]:
+        """
+        Map class names to labels, as in [`DiTPipeline`].
+
+        Args:
+            label (`str` or `list[str]`): Names of classes.
+
+        Returns:
+            `list[int]`: What `class_labels` takes; whole numbers in the text of a name count as labels.
+
+        Raises:
+            `ValueError`: For a name that is neither.
+        """
+        ids = {name: number for number, name in self.id2label.items()}
+        names = [label] if isinstance(label, str) else list(label)
+        for name in names:
+            if name not in ids and not name.isdecimal():
+                known = f"one of {', '.join(ids)}" if ids else "a number: this model knows no names"
+                raise ValueError(f"{name!r} is not a class; it must be {known}")
+        return [ids[name] if name in ids else int(name) for name in names]
+
     def check_inputs(
-        self, batch_size, class_labels, num_inference_steps, generator, latents, output_type, tensor_inputs
+        self,
+        batch_size,
+        class_labels,
+        num_inference_steps,
+        generator,
+        latents,
+        output_type,
+        tensor_inputs,
+        guidance_scale=1.0,
     ):
         """Raise `ValueError` for arguments of `__call__` that do not fit the model or each other."""
         if num_inference_steps is None and self.num_trained_steps is None:
@@ -79,11 +138,16 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             raise ValueError(
                 f"`callback_on_step_end_tensor_inputs` must be among {self._callback_tensor_inputs}, not {unknown}"
             )
-        conditional = self.unet.config.num_class_embeds is not None or self.unet.config.class_embed_type is not None
-        if conditional and class_labels is None:
+        if self.is_conditional and class_labels is None:
             raise ValueError("this model is class-conditional: pass `class_labels`")
-        if class_labels is not None and not conditional:
+        if class_labels is not None and not self.is_conditional:
             raise ValueError("`class_labels` were passed, but this model has no classes")
+        if guidance_scale != 1 and self.guidance_scale is not None:
+            raise ValueError(
+                f"guidance of scale {self.guidance_scale:g} is folded into this model: `guidance_scale` must be 1"
+            )
+        if guidance_scale != 1 and self.null_label is None:
+            raise ValueError("this model was trained without a null class: `guidance_scale` must be 1")
 
     def latents_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Shape of the noise that sampling starts from."""
@@ -98,15 +162,18 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         return latents.to(device, dtype) * self.scheduler.init_noise_sigma
 
     def prepare_class_labels(self, class_labels, batch_size, device) -> torch.Tensor | None:
-        """One label an image as a tensor: an `int` stands for all, a list or tensor must have `batch_size` entries."""
+        """One label an image as a tensor: one stands for all, a list or tensor must have `batch_size` entries."""
         if class_labels is None:
             return None
+        if isinstance(class_labels, str) or (isinstance(class_labels, list) and isinstance(class_labels[0], str)):
+            class_labels = self.get_label_ids(class_labels)
         labels = torch.as_tensor(class_labels).flatten()
         labels = labels.expand(batch_size) if labels.numel() == 1 else labels
         if labels.numel() != batch_size:
             raise ValueError(f"{labels.numel()} `class_labels` were passed for `batch_size={batch_size}`")
-        count = self.unet.config.num_class_embeds
-        if count is not None and bool(((labels < 0) | (labels >= count)).any()):
+        count = self.num_classes
+        is_null = torch.zeros_like(labels, dtype=torch.bool) if self.null_label is None else labels == self.null_label
+        if count is not None and bool((((labels < 0) | (labels >= count)) & ~is_null).any()):
             raise ValueError(f"`class_labels` must be in [0, {count - 1}]")
         return labels.to(device)
 
@@ -115,7 +182,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
     def __call__(
         self,
         batch_size: int = 1,
-        class_labels: int | list[int] | torch.Tensor | None = None,
+        class_labels: int | str | list[int] | list[str] | torch.Tensor | None = None,
         num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         eta: float = 0.0,
@@ -126,6 +193,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[["ProgressiveDistillationPipeline", int, torch.Tensor, dict], dict]
         | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],
+        guidance_scale: float = 1.0,
     ) -> ImagePipelineOutput | tuple:
         r"""
         The call function to the pipeline for generation.
@@ -133,8 +201,9 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         Args:
             batch_size (`int`, *optional*, defaults to 1):
                 The number of images to generate.
-            class_labels (`int`, `list[int]` or `torch.Tensor`, *optional*):
-                The class of all images or of each. Needed by, and only allowed for, class-conditional models.
+            class_labels (`int`, `str`, `list[int]`, `list[str]` or `torch.Tensor`, *optional*):
+                The class of all images or of each, by label or by name. Needed by, and only allowed for,
+                class-conditional models.
             num_inference_steps (`int`, *optional*):
                 The number of denoising steps. Defaults to the number the model was distilled for; a teacher has none
                 of its own, so it must be given there.
@@ -156,6 +225,9 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
                 dictionary in which `latents` may be replaced.
             callback_on_step_end_tensor_inputs (`list[str]`, *optional*, defaults to `["latents"]`):
                 What the callback is given.
+            guidance_scale (`float`, *optional*, defaults to 1.0):
+                Scale g of classifier-free guidance, x = g x_cond - (g - 1) x_uncond, with two network evaluations a
+                step. For teachers that were trained with a null class; students have it folded in.
 
         Examples:
 
@@ -173,6 +245,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             latents,
             output_type,
             callback_on_step_end_tensor_inputs,
+            guidance_scale,
         )
         device = self._execution_device
         labels = self.prepare_class_labels(class_labels, batch_size, device)
@@ -181,7 +254,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         self._num_timesteps = len(self.scheduler.timesteps)
 
         for index, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            model_output = self.unet(latents, timestep, class_labels=labels, return_dict=False)[0]
+            model_output = self.predict(latents, timestep, labels, guidance_scale)
             latents = self.scheduler.step(
                 model_output,
                 timestep,
@@ -200,6 +273,16 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         images = latents if output_type == "latent" else self.decode(latents, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def predict(self, latents: torch.Tensor, timestep, labels: torch.Tensor | None, guidance_scale: float):
+        """The network's output, guided in one doubled batch where a scale other than 1 asks for it."""
+        if guidance_scale == 1:
+            return self.unet(latents, timestep, class_labels=labels, return_dict=False)[0]
+        both = torch.cat([labels, torch.full_like(labels, self.null_label)])
+        output = self.unet(torch.cat([latents, latents]), timestep, class_labels=both, return_dict=False)[0]
+        conditional, unconditional = output.chunk(2)
+        # For one z every prediction type is an affine function of x, so that this is Meng et al.'s x exactly.
+        return torch.lerp(unconditional, conditional, guidance_scale)
 
     def decode(self, latents: torch.Tensor, output_type: str):
         """The finished images of the asked type from samples in [-1, 1]: the only place where anything is clamped."""

@@ -57,6 +57,17 @@ def _defaults_of(class_name: str | None) -> dict:
     return {k: p.default for k, p in theirs.items() if k in ours and p.default is not p.empty}
 
 
+def _check_variance_preserving(config: dict):
+    """Raise `ValueError` for the config of a scheduler whose noise is not a table of betas."""
+    if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
+        raise ValueError("a flow matching schedule (`use_flow_sigmas`) is not variance preserving")
+    name = config.get("_class_name")
+    source = getattr(diffusers, name, None) if isinstance(name, str) else None
+    # A class whose dependency is missing is a stand-in that takes anything ("args").
+    if source is not None and not {"trained_betas", "args"} & {*inspect.signature(source.__init__).parameters}:
+        raise ValueError(f"{name} has no betas: its noise is variance exploding or a flow, not variance preserving")
+
+
 class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
     """
     Samples progressively distilled models: DDIM on the grid t = i/N, i = N ... 1, that the N-step model was trained
@@ -185,8 +196,7 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         """
         live = isinstance(config, FrozenDict)
         if isinstance(config, dict):
-            if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
-                raise ValueError("a flow matching schedule (`use_flow_sigmas`) is not variance preserving")
+            _check_variance_preserving(config)
             config = {**_defaults_of(config.get("_class_name")), **config}
             config.update(timestep_spacing="trailing", steps_offset=0, _use_default_values=[])
         made = super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)

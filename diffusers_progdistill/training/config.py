@@ -8,6 +8,7 @@ from ..errors import InputError
 
 
 Weighting = Literal["snr", "truncated_snr", "snr_plus_one", "constant"]
+PredictionType = Literal["epsilon", "sample", "v_prediction", "sample_epsilon"]
 
 # Options that do not change the weights of a run: they may differ when a folder is resumed.
 NEUTRAL_OPTIONS = {
@@ -74,6 +75,7 @@ class TrainingConfig:
         "latest",
         "'latest' goes on from the newest checkpoint that is whole, or the name of one, such as steps-8-00000500.",
     )
+    dry_run: bool = option(False, "Print the plan, with a time estimated from a few updates, and write nothing.")
 
     def check(self):
         """Raise [`InputError`] for values that cannot be right, whatever the model and the data."""
@@ -93,6 +95,8 @@ class TrainingConfig:
         self._check_tracker()
 
     _positive = ()
+    # Only teachers are trained with it.
+    label_dropout = 0.0
 
     def _require(self, name: str, right: bool, what: str):
         if not right:
@@ -130,11 +134,15 @@ class TeacherConfig(TrainingConfig):
         "A UNet2DModel's config.json, its folder or its name on the Hub. Default: a network that fits the images.",
     )
     max_train_steps: int = option(100_000, "Number of updates.")
-    prediction_type: Literal["epsilon", "sample", "v_prediction"] = option(
-        "v_prediction", "What the network predicts."
+    prediction_type: PredictionType = option(
+        "v_prediction", "What the network predicts; sample_epsilon has two heads, twice the output channels."
     )
     weighting: Weighting = option("truncated_snr", "Weight of the error of x as a function of the noise level.")
     ema_decay: float = option(0.9999, "Decay of the average of the weights, which is what is saved.")
+    label_dropout: float = option(
+        0.0,
+        "Share of the labels that are replaced by a last, null class, so that the model can be guided; 0.1 is usual.",
+    )
     learning_rate: float = option(2e-4, "The highest learning rate.")
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = option(
         "constant_with_warmup", "How the learning rate goes on after the warm-up; 'linear' and 'cosine' go to 0."
@@ -146,31 +154,56 @@ class TeacherConfig(TrainingConfig):
     def check(self):
         super().check()
         self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
+        self._require("label_dropout", 0 <= self.label_dropout < 1, "in [0, 1)")
+        if self.label_dropout and self.class_column is None:
+            raise InputError("--label_dropout needs labels to drop: give --class_column")
 
 
 @dataclass
-class DistillationConfig(TrainingConfig):
-    """Options of `progdistill distill` (Algorithm 2 of the paper)."""
+class AdoptionConfig(TrainingConfig):
+    """Options of `progdistill adopt`: a teacher of any schedule made one of the canonical schedule."""
 
+    output_dir: str = option("adopted", "The adopted model: a pipeline folder.")
     pretrained_teacher_model: str = option("", "The teacher: a diffusers pipeline folder, or its name on the Hub.")
     revision: str | None = option(None, "Branch, tag or commit of the teacher on the Hub.")
     variant: str | None = option(None, "Variant of the teacher's weights, for example fp16.")
-
     trust_remote_code: bool = option(False, "Let code that comes with the teacher run.")
 
-    start_steps: int = option(1024, "Number of sampling steps of the teacher. Students start at half of it.")
-    end_steps: int = option(4, "Number of sampling steps of the last student; --start_steps halves down to it.")
-    updates_per_stage: int = option(50_000, "Updates of each student; twice as many for those of 2 steps and of 1.")
-    prediction_type: Literal["epsilon", "sample", "v_prediction"] | None = option(
+    prediction_type: PredictionType | None = option(
         None, "What the students predict. Default: what the teacher predicts, unless that is epsilon."
     )
     weighting: Weighting | None = option(
         None, "Weight of the error of x as a function of the noise level. Default: truncated_snr (snr for epsilon)."
     )
+    guidance_scale: float = option(
+        1.0, "Fold classifier-free guidance of this scale into the students; 1 is none. Needs a null class."
+    )
+    adopt_updates: int = option(
+        50_000, "Updates of the adopt stage, for a teacher on another schedule, another output or with guidance."
+    )
     use_ema: bool = option(
         False, "Keep an average of each student's weights; it is what is saved and teaches the next stage."
     )
     ema_decay: float = option(0.99, "Decay of that average.")
+
+    _positive = ("adopt_updates",)
+
+    def check(self):
+        super().check()
+        if not self.pretrained_teacher_model:
+            raise InputError("--pretrained_teacher_model is missing: a diffusers pipeline folder or a name on the Hub")
+        self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
+        self._require("guidance_scale", 1 <= self.guidance_scale < float("inf"), "a number of at least 1")
+
+
+@dataclass
+class DistillationConfig(AdoptionConfig):
+    """Options of `progdistill distill` (Algorithm 2 of the paper)."""
+
+    output_dir: str = option("progdistill-output", "Where everything is written.")
+    start_steps: int = option(1024, "Number of sampling steps of the teacher. Students start at half of it.")
+    end_steps: int = option(4, "Number of sampling steps of the last student; --start_steps halves down to it.")
+    updates_per_stage: int = option(50_000, "Updates of each student; twice as many for those of 2 steps and of 1.")
 
     eval_images: int = option(0, "Images that each student is measured with; 0 makes a picture of samples only.")
     eval_batch_size: int = option(500, "Images that are generated in one go.")
@@ -186,14 +219,10 @@ class DistillationConfig(TrainingConfig):
     hub_private_repo: bool = option(False, "Make a new repository private.")
     hub_license: str = option("unknown", "The license that the model card states, such as apache-2.0.")
 
-    dry_run: bool = option(False, "Print the plan, with a time estimated from a few updates, and write nothing.")
-
-    _positive = ("start_steps", "end_steps", "updates_per_stage", "eval_batch_size")
+    _positive = ("start_steps", "end_steps", "updates_per_stage", "adopt_updates", "eval_batch_size")
 
     def check(self):
         super().check()
-        if not self.pretrained_teacher_model:
-            raise InputError("--pretrained_teacher_model is missing: a diffusers pipeline folder or a name on the Hub")
         ratio, rest = divmod(self.start_steps, self.end_steps)
         if rest or ratio < 2 or ratio & (ratio - 1):
             near = self.end_steps * 2 ** max(1, round(ratio).bit_length() - 1)
@@ -201,7 +230,6 @@ class DistillationConfig(TrainingConfig):
                 f"--start_steps {self.start_steps} must be --end_steps {self.end_steps} doubled once or more, such as"
                 f" {near}"
             )
-        self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
         self._require("eval_images", self.eval_images >= 0, "zero or a positive number")
         self._require("eval_images", self.eval_images != 1, "2 or more, or 0")
         self._require("feature_extractor", self.feature_extractor == "classifier", "classifier")

@@ -13,6 +13,7 @@ from ..seeds import seed_of
 from .checkpointing import Checkpoints
 from .config import TrainingConfig
 from .health import Health
+from .network import needs_labels
 from .signals import Agreement, StopRequest
 from .stages import Draws, Objective, Stage
 
@@ -86,11 +87,14 @@ def train_stage(
     parts, world, rank = config.gradient_accumulation_steps, accelerator.num_processes, accelerator.process_index
     part_size = config.train_batch_size
     global_batch = part_size * parts * world
-    draws = Draws(config.seed, stage.number, global_batch, accelerator.device, config.random_flip)
+    label_dropout, null_label = config.label_dropout, data.num_classes
+    draws = Draws(
+        config.seed, stage.number, global_batch, accelerator.device, config.random_flip, label_dropout, null_label
+    )
     image_shape = (data.channels, data.resolution, data.resolution)
 
     model.train()
-    dropout = has_dropout(model)
+    dropout, conditional = has_dropout(model), needs_labels(model)
     optimizer = make_optimizer(config, model)
     rate = learning_rate_factor(config, optimizer, stage.updates)
     ema = None if ema_decay is None else EMAModel(model.parameters(), decay=ema_decay, foreach=True)
@@ -120,7 +124,7 @@ def train_stage(
         loss_of_update = 0.0
         for part in range(parts):
             images, labels = next(batches)
-            labels = labels if model.config.num_class_embeds is not None else None
+            labels = labels if conditional else None
             batch = draws.part(drawn, images, labels, (part * world + rank) * part_size)
             if dropout:
                 torch.manual_seed(seed_of(config.seed, stage.number, update, part, rank))

@@ -1,46 +1,103 @@
-"""The plan of a chain: its stages, and what `--dry_run` says about them."""
+"""The plan of a run: its stages, and what `--dry_run` says about them."""
 
-import copy
+import dataclasses
 import time
+
+import psutil
+import torch
 
 from .config import DistillationConfig
 from .loop import train_stage
 from .monitor import Monitor
-from .stages import HalvingObjective, Stage
+from .pretrained import Teacher
+from .stages import Stage
 
 
-def plan_of(config: DistillationConfig) -> list[Stage]:
+# The folder of an adopted teacher in a chain's output folder.
+ADOPT_STAGE = "teacher"
+
+# Updates that would take longer than this are measured with fewer images, and the time is scaled up.
+LONGEST_UPDATE = 10.0
+
+
+def adopt_stage(config) -> Stage:
+    """Adopting costs a forward pass of the teacher and an update of the student; guidance doubles the former."""
+    return Stage(ADOPT_STAGE, 0, config.adopt_updates, units_per_update=4 if config.guidance_scale == 1 else 5)
+
+
+def plan_of(config: DistillationConfig, teacher: Teacher) -> list[Stage]:
     """The stages of a chain in order."""
-    return [Stage(f"steps-{n}", n, config.updates_of(n), units_per_update=5) for n in config.student_steps()]
+    halvings = [Stage(f"steps-{n}", n, config.updates_of(n), units_per_update=5) for n in config.student_steps()]
+    return ([adopt_stage(config)] if teacher.reasons else []) + halvings
 
 
-def print_plan(config, pipeline, data, plan: list[Stage], accelerator, global_batch: int, measured: int = 5):
-    """Print what would be done, with the time of a few real updates on this machine."""
+def print_plan(run, plan: list[Stage], kinds: dict):
+    """
+    Print what would be done, with the time of a few real updates on this machine.
 
-    teacher = pipeline.unet.requires_grad_(False).eval().to(accelerator.device)
-    student = copy.deepcopy(teacher).requires_grad_(True)
-    kind, num_train = config.prediction_type, pipeline.scheduler.config.num_train_timesteps
-    objective = HalvingObjective(teacher, kind, plan[0].number, kind, config.weighting, num_train, accelerator.device)
-    silent = Monitor(accelerator, None, 1)
-    seconds = []
-    for updates in (1, measured):
-        stage = Stage("plan", 0, updates, 5)
-        silent.start(stage, 1, 1, global_batch)
-        began = time.perf_counter()
-        train_stage(accelerator, copy.deepcopy(student), objective, data, stage, config, silent)
-        seconds.append(time.perf_counter() - began)
-    per_update = max(seconds[1] - seconds[0], 0.0) / (measured - 1)
-    parameters = sum(p.numel() for p in teacher.parameters())
-    total = sum(s.updates for s in plan)
-    print(f"teacher: {config.pretrained_teacher_model}, {kind}, {parameters:,} parameters, no adopt stage needed")
+    Args:
+        run ([`Run`]): The options, processes and images.
+        plan (`list[Stage]`): The stages in order.
+        kinds (`dict[int, tuple[UNet2DModel, Objective]]`): By `units_per_update`, what a stage of this cost trains.
+    """
+    config, data, teacher = run.config, run.data, run.teacher
+    network = next(iter(kinds.values()))[0]
+    parameters = sum(p.numel() for p in network.parameters())
+    print(f"model: {parameters:,} parameters, predicts {config.prediction_type}, weighting {config.weighting}")
+    if teacher is not None:
+        print(f"teacher: {config.pretrained_teacher_model}, predicts {teacher.prediction_type}")
+        why = "no adopt stage needed: it is on the canonical schedule"
+        print(f"it is adopted first: {'; '.join(teacher.reasons)}" if teacher.reasons else why)
     print(f"data: {len(data):,} images, {data.channels}x{data.resolution}x{data.resolution}")
-    print(f"global batch: {global_batch}, weighting: {config.weighting}")
+    print(f"global batch: {run.global_batch}")
+    # Weights, gradients and Adam's two moments; beside them the teacher's weights, and the average's.
+    copies = 4 + (teacher is not None) + (teacher is None or config.use_ema)
+    states = parameters * 4 * copies
+    print(f"memory: {states / 1e9:.2f} GB for weights, gradients, optimizer and teacher, and the activations")
+    free = psutil.virtual_memory().available
+    times = {}
+    if run.accelerator.device.type == "cpu" and states > 0.8 * free:
+        print(f"time: not measured, since only {free / 1e9:.1f} GB of memory are free")
+    else:
+        times = {units: seconds_per_update(run, *parts) for units, parts in kinds.items()}
     for stage in plan:
-        print(
-            f"  {2 * stage.number:>5} -> {stage.number:<5} steps {stage.updates:>9,} updates"
-            f" {stage.forward_units:>11,} forward units  about {stage.updates * per_update:,.0f} s"
-        )
-    print(
-        f"  total {sum(s.forward_units for s in plan):,} forward units, about {total * per_update:,.0f} s of training"
-    )
+        about = f"  about {stage.updates * times[stage.units_per_update]:,.0f} s" if times else ""
+        label = f"{2 * stage.number:>5} -> {stage.number:<5} steps" if stage.number else f"{stage.name:<20}"
+        print(f"  {label} {stage.updates:>9,} updates {stage.forward_units:>11,} forward units{about}")
+    total = sum(s.updates * times[s.units_per_update] for s in plan) if times else None
+    about = "" if total is None else f", about {total:,.0f} s of training"
+    print(f"  total {sum(s.forward_units for s in plan):,} forward units{about}")
+    if run.accelerator.device.type == "cuda":
+        print(f"  peak memory of the measured updates: {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
     print("nothing was written (--dry_run)")
+
+
+def seconds_per_update(run, network, objective) -> float:
+    """
+    Time of an update: measured with the whole batch, or with as many images as an update of [`LONGEST_UPDATE`] seconds
+    can have, and scaled up.
+    """
+    config, full = run.config, run.config.train_batch_size
+    size = min(full, 4)
+    while (seconds := _measure(run, network, objective, size, 1)) * 2 < LONGEST_UPDATE and size < full:
+        # As far as can be foreseen, the next size stays within the limit too.
+        size = min(full, max(2 * size, int(size * LONGEST_UPDATE / seconds / 4)))
+    if size < full:
+        run.accelerator.print(f"time: measured with {size} of a batch's {full} images, and scaled")
+    elif seconds * 5 < LONGEST_UPDATE:
+        seconds = _measure(run, network, objective, size, 5)
+    return seconds * full / size * config.gradient_accumulation_steps
+
+
+def _measure(run, network, objective, batch_size: int, updates: int) -> float:
+    """Seconds an update, without what only the first one needs."""
+    config = dataclasses.replace(run.config, train_batch_size=batch_size, gradient_accumulation_steps=1)
+    silent = Monitor(run.accelerator, None, 1)
+    seconds = []
+    for count in (1, 1 + updates):
+        stage = Stage("plan", 0, count, 5)
+        silent.start(stage, 1, 1, batch_size)
+        began = time.perf_counter()
+        train_stage(run.accelerator, network, objective, run.data, stage, config, silent)
+        seconds.append(time.perf_counter() - began)
+    return max(seconds[1] - seconds[0], 1e-6) / updates

@@ -23,16 +23,17 @@ class Report:
         config ([`DistillationConfig`]): What is measured, and with how many images.
         record ([`Record`]): Where the figures are kept; what it holds already is not measured again.
         data ([`ImageData`]): The real images.
-        teacher ([`ProgressiveDistillationPipeline`]): What the students are compared with.
+        teacher ([`Teacher`]): What the students are compared with, on its own schedule and with its guidance.
         accelerator ([`~accelerate.Accelerator`]): The processes.
     """
 
     def __init__(self, config, record: Record, data, teacher, accelerator):
-        self.config, self.record, self.teacher, self.accelerator = config, record, teacher, accelerator
+        self.config, self.record, self.accelerator = config, record, accelerator
+        self.teacher, self.guidance_scale = teacher.pipeline, teacher.guidance_scale
         self.rows, self.metric, self.seconds = [], None, 0.0
         began = time.perf_counter()
         start = config.start_steps
-        self._add_row(f"teacher, {start} steps", teacher, start)
+        self._add_row(f"teacher, {start} steps", self.teacher, start)
         evaluation = [record.content.get("evaluation") or {"students": {}, "teacher": {}}]
         # The main process's record decides what is left to do.
         self.evaluation = broadcast_object_list(evaluation)[0]
@@ -41,7 +42,7 @@ class Report:
             self.evaluation = {"students": {}, "teacher": {}}
         if config.eval_images and accelerator.is_main_process:
             self._make_metric(data)
-        self._measure("teacher", teacher, REFERENCE_STEPS)
+        self._measure("teacher", self.teacher, REFERENCE_STEPS)
         self.seconds += time.perf_counter() - began
 
     def _make_metric(self, data):
@@ -58,22 +59,36 @@ class Report:
 
     def _add_row(self, label: str, pipeline, steps: int):
         if self.accelerator.is_main_process:
-            self.rows.append((label, generate(pipeline, GRID_COLUMNS, steps)))
+            guidance_scale = self._guidance_of(pipeline)
+            self.rows.append((label, generate(pipeline, GRID_COLUMNS, steps, guidance_scale=guidance_scale)))
+
+    def _guidance_of(self, pipeline) -> float:
+        # Only the teacher is still guided from outside.
+        return self.guidance_scale if pipeline is self.teacher else 1.0
 
     def _measure(self, kind: str, pipeline, steps: int):
-        figures = self.evaluation[kind]
+        figures = self.evaluation.setdefault(kind, {})
         if self.config.eval_images and str(steps) not in figures:
             images = generate_shared(
-                self.accelerator, pipeline, self.config.eval_images, steps, 0, self.config.eval_batch_size
+                self.accelerator,
+                pipeline,
+                self.config.eval_images,
+                steps,
+                batch_size=self.config.eval_batch_size,
+                guidance_scale=self._guidance_of(pipeline),
             )
             figures[str(steps)] = None if self.metric is None else self.metric.distance(images)
 
     def add_student(self, stage: Stage, pipeline) -> float:
-        """Add a finished student; returns the seconds it took, which are not training."""
+        """Add a finished student or adopted teacher; returns the seconds it took, which are not training."""
         began = time.perf_counter()
-        self._add_row(f"{stage.number} step{'s' * (stage.number > 1)}", pipeline, stage.number)
-        self._measure("students", pipeline, stage.number)
-        self._measure("teacher", self.teacher, stage.number)
+        if stage.number:
+            self._add_row(f"{stage.number} step{'s' * (stage.number > 1)}", pipeline, stage.number)
+            self._measure("students", pipeline, stage.number)
+            self._measure("teacher", self.teacher, stage.number)
+        else:
+            self._add_row(f"adopted, {self.config.start_steps} steps", pipeline, self.config.start_steps)
+            self._measure("adopted", pipeline, REFERENCE_STEPS)
         if self.accelerator.is_main_process:
             self._draw()
         seconds = time.perf_counter() - began
@@ -82,10 +97,15 @@ class Report:
 
     def _draw(self):
         folder = self.record.folder
-        save_rows(self.rows, folder / "samples.png")
+        save_rows(self.rows, folder / "samples.png", self._column_names())
         if self.metric is not None:
             self.record.update(evaluation=self.evaluation)
             save_curve(*self._curves(), self.metric.floor, self.metric.name, folder / "curve.png")
+
+    def _column_names(self) -> list[str]:
+        """The class of each column of samples.png, if there are classes and names."""
+        count, names = self.teacher.num_classes, self.record.content["about"]["model"].get("class_names", [])
+        return [names[k % count] for k in range(GRID_COLUMNS)] if names else []
 
     def _curves(self) -> list[dict[int, float]]:
         return [{int(k): v for k, v in self.evaluation[n].items()} for n in ("students", "teacher")]
@@ -104,4 +124,6 @@ class Report:
         for steps in sorted(teacher, reverse=True):
             student = f"{students[steps]:.2f}" if steps in students else "-"
             lines.append(f"{steps:>6}{student:>10}{teacher[steps]:>16.2f}")
+        for steps, value in self.evaluation.get("adopted", {}).items():
+            lines.append(f"adopted teacher at {steps} steps: {value:.2f}")
         return "\n".join([*lines, f"real images, one half against the other: {self.metric.floor:.2f}", ""])

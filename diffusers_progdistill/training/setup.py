@@ -11,9 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from ..errors import InputError
-from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from ..record import Record
-from ..trust import check_teacher_files
 from .config import DistillationConfig, TrainingConfig
 
 
@@ -54,79 +52,6 @@ def start_trackers(accelerator: Accelerator, settings: dict):
         accelerator.init_trackers("progdistill", config=simple)
 
 
-def load_teacher(config: DistillationConfig) -> ProgressiveDistillationPipeline:
-    """
-    Load the teacher that the options name.
-
-    Raises:
-        [`InputError`]: If there is none, it is no `UNet2DModel`, or it cannot be distilled directly.
-    """
-    name = config.pretrained_teacher_model
-    if not os.path.isdir(name) and (os.path.isabs(name) or name.startswith(".") or name.count("/") != 1):
-        raise InputError(f"--pretrained_teacher_model {name} is not a folder: give a diffusers pipeline folder")
-    if os.path.isdir(name) and not os.path.exists(os.path.join(name, "model_index.json")):
-        raise InputError(
-            f"--pretrained_teacher_model {name} has no model_index.json: give a diffusers pipeline folder"
-        )
-    variant, trust = {"variant": config.variant}, {"trust_remote_code": config.trust_remote_code}
-    try:
-        folder = name
-        if not os.path.isdir(name):
-            options = {"revision": config.revision, "cache_dir": config.cache_dir, "token": config.hub_token}
-            folder = ProgressiveDistillationPipeline.download(name, **options, **variant, **trust)
-        check_teacher_files(Path(folder), config.trust_remote_code)
-        pipeline = ProgressiveDistillationPipeline.from_pretrained(folder, **variant, **trust)
-        if not isinstance(pipeline, ProgressiveDistillationPipeline):
-            # A trusted folder's own class; what is distilled is its network on its schedule.
-            pipeline = ProgressiveDistillationPipeline(pipeline.unet, pipeline.scheduler)
-    except InputError:
-        raise
-    except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
-        reason = str(error).split("\n")[0][:200]
-        raise InputError(f"--pretrained_teacher_model {name} cannot be loaded as a pipeline: {reason}") from error
-    if not isinstance(pipeline.unet, diffusers.UNet2DModel):
-        raise InputError(
-            f"--pretrained_teacher_model {name} has a {type(pipeline.unet).__name__}: it must be a UNet2DModel"
-        )
-    check_network(pipeline.unet, "--pretrained_teacher_model")
-    check_teacher(config, pipeline)
-    return pipeline
-
-
-def check_network(unet, flag: str):
-    """Refuse networks that cannot be asked at continuous timesteps or whose output is not an image."""
-    if unet.config.time_embedding_type != "positional":
-        raise InputError(
-            f"{flag}: time_embedding_type {unet.config.time_embedding_type!r} does not work at the timesteps of"
-            " continuous time; it must be 'positional'"
-        )
-    if unet.config.out_channels != unet.config.in_channels:
-        raise InputError(
-            f"{flag}: out_channels {unet.config.out_channels} must equal in_channels {unet.config.in_channels}"
-        )
-
-
-def check_teacher(config: DistillationConfig, pipeline):
-    """Refuse teachers that would have to be adopted first, and settle what the students predict."""
-    scheduler = pipeline.scheduler
-    kind = scheduler.config.prediction_type
-    if not scheduler.schedule.is_canonical:
-        raise InputError(
-            "--pretrained_teacher_model has a noise schedule that is not the canonical cosine one: give a teacher of"
-            " `progdistill train-teacher`"
-        )
-    wanted = config.prediction_type or ("v_prediction" if kind == "epsilon" else kind)
-    if wanted != kind:
-        raise InputError(f"--prediction_type {wanted} differs from the teacher's {kind}: they must be equal")
-    trained = scheduler.num_trained_steps
-    if trained is not None and trained != config.start_steps:
-        raise InputError(f"--start_steps {config.start_steps} must be {trained}, which the teacher was distilled for")
-    if kind == "epsilon":
-        logger.warning("epsilon says nothing about the image at pure noise: expect bad students of very few steps")
-    config.prediction_type = wanted
-    config.weighting = config.weighting or ("snr" if kind == "epsilon" else "truncated_snr")
-
-
 def check_resume(config: TrainingConfig, record: Record):
     """Refuse the name of a checkpoint that is not there (that of a finished stage is no longer needed)."""
     wanted = config.resume_from_checkpoint
@@ -158,17 +83,19 @@ def check_batch(config: TrainingConfig, num_images: int, world: int) -> int:
     return global_batch
 
 
-def settings_of(config: TrainingConfig, data, global_batch: int) -> dict:
+def settings_of(config: TrainingConfig, data, global_batch: int, adopts: bool = False) -> dict:
     """What the weights depend on."""
-    return {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}
+    settings = {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}
+    # Without an adopt stage these say nothing.
+    return settings if adopts else {k: v for k, v in settings.items() if k not in ("adopt_updates", "guidance_scale")}
 
 
-def about_of(config: DistillationConfig, teacher: ProgressiveDistillationPipeline, data) -> dict:
+def about_of(config: DistillationConfig, teacher, data) -> dict:
     """What the model card says of the run: names only of what is on the Hub, never a path."""
     local = config.train_data_dir is not None or os.path.exists(config.dataset_name or "")
     source = "digits" if config.dataset_name == "digits" else "local" if local else "hub"
     teacher_source = "local" if os.path.isdir(config.pretrained_teacher_model) else "hub"
-    unet = teacher.unet
+    unet = teacher.pipeline.unet
     return {
         "teacher": {
             "source": teacher_source,
@@ -179,6 +106,9 @@ def about_of(config: DistillationConfig, teacher: ProgressiveDistillationPipelin
             "parameters": sum(p.numel() for p in unet.parameters()),
             "resolution": data.resolution,
             "channels": data.channels,
-            "num_classes": unet.config.num_class_embeds,
+            "num_classes": teacher.metadata.get("num_classes"),
+            **({"class_names": teacher.metadata["class_names"]} if "class_names" in teacher.metadata else {}),
         },
+        **({"adopted": teacher.reasons} if teacher.reasons else {}),
+        **({"guidance_scale": teacher.guidance_scale} if teacher.guidance_scale != 1 else {}),
     }

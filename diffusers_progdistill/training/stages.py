@@ -1,9 +1,10 @@
-"""What a stage optimises: its updates and its loss. Base training and halving differ here only."""
+"""What a stage optimises: its updates and its loss. Base training, adopting and halving differ here only."""
 
 from dataclasses import dataclass
 
 import torch
 
+from ..diffusion.adoption import ForeignTeacher
 from ..diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
 from ..diffusion.parameterization import from_sample, to_sample
 from ..diffusion.targets import HalvingGrid, halving_target
@@ -20,7 +21,8 @@ class Stage:
         name (`str`): Its folder, `"teacher"` or `"steps-N"`.
         number (`int`): Enters the seeds of its order and noise: N, or 0 for a teacher.
         updates (`int`): Optimizer steps.
-        units_per_update (`int`): Cost in forward passes of the network: 3 for base training, 5 for a halving.
+        units_per_update (`int`): Cost in forward passes of the network: 3 for base training, 5 for a halving, 4 for
+            adopting a teacher (5 with guidance).
     """
 
     name: str
@@ -52,29 +54,45 @@ class Batch:
 
 
 class Draws:
-    """The times, noise and flips of an update, drawn for the global batch and sliced (so that any split agrees)."""
+    """
+    The times, noise, flips and label drops of an update, drawn for the global batch and sliced (so that any split
+    agrees).
+    """
 
-    def __init__(self, seed: int, stage: int, global_batch: int, device: torch.device, flip: bool):
+    def __init__(
+        self,
+        seed: int,
+        stage: int,
+        global_batch: int,
+        device: torch.device,
+        flip: bool,
+        label_dropout: float = 0.0,
+        null_label: int | None = None,
+    ):
         self.seed, self.stage, self.global_batch, self.flip = seed, stage, global_batch, flip
+        self.label_dropout, self.null_label = label_dropout, null_label
         self.device, self.generator = device, torch.Generator(device)
 
     def of_update(self, update: int, image_shape: tuple[int, ...]):
-        """Uniform numbers, noise and flips (or `None`) of the whole global batch of one update."""
+        """Uniform numbers, noise, and flips and label drops (or `None`) of the global batch of one update."""
         generator = self.generator.manual_seed(seed_of(self.seed, self.stage, update))
         options = {"generator": generator, "device": self.device}
         uniform = torch.rand(self.global_batch, **options)
         flips = torch.rand(self.global_batch, **options) < 0.5 if self.flip else None
-        return uniform, torch.randn(self.global_batch, *image_shape, **options), flips
+        noise = torch.randn(self.global_batch, *image_shape, **options)
+        drops = torch.rand(self.global_batch, **options) < self.label_dropout if self.label_dropout else None
+        return uniform, noise, flips, drops
 
-    @staticmethod
-    def part(drawn, images: torch.Tensor, labels, start: int) -> Batch:
+    def part(self, drawn, images: torch.Tensor, labels, start: int) -> Batch:
         """The slice of an update's draws that belongs to these `uint8` images."""
         rows = slice(start, start + len(images))
-        uniform, noise, flips = drawn
+        uniform, noise, flips, drops = drawn
         images = images.to(noise.device, torch.float32, non_blocking=True).div_(127.5).sub_(1)
         if flips is not None:
             images = torch.where(flips[rows, None, None, None], images.flip(-1), images)
-        labels = None if labels is None else labels.to(noise.device, non_blocking=True)
+        if labels is not None:
+            labels = labels.to(noise.device, non_blocking=True)
+            labels = labels if drops is None else labels.masked_fill(drops[rows], self.null_label)
         return Batch(images, labels, uniform[rows], noise[rows])
 
 
@@ -95,15 +113,37 @@ class Objective:
         return weighted_loss(output - target, loss_weight(angle, self.weighting, self.prediction_type))
 
 
-class BaseObjective(Objective):
-    """Algorithm 1: the target is the image itself, at t uniform in (0, 1]."""
+class ContinuousObjective(Objective):
+    """A loss at t uniform in (0, 1]."""
 
     def __call__(self, model, batch: Batch) -> torch.Tensor:
         time = 1 - batch.uniform
         angle = cosine_angle(time)
         z = add_noise(batch.images, batch.noise, angle[:, None, None, None])
         timestep = time_to_timestep(time, self.num_train_timesteps)
-        return self.compare(model, z, timestep, angle, batch.images, batch.labels)
+        return self.compare(model, z, timestep, angle, self.target(z, angle, batch), batch.labels)
+
+    def target(self, z, angle, batch: Batch) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class BaseObjective(ContinuousObjective):
+    """Algorithm 1: the target is the image itself."""
+
+    def target(self, z, angle, batch: Batch) -> torch.Tensor:
+        return batch.images
+
+
+class AdoptObjective(ContinuousObjective):
+    """The target is what a teacher on another schedule says of the image at the same log-SNR."""
+
+    def __init__(self, teacher: ForeignTeacher, prediction_type: str, weighting: str, num_train_timesteps: int):
+        super().__init__(prediction_type, weighting, num_train_timesteps)
+        self.teacher = teacher
+
+    @torch.no_grad()
+    def target(self, z, angle, batch: Batch) -> torch.Tensor:
+        return self.teacher.target(z, angle, batch.labels, batch.images)
 
 
 class HalvingObjective(Objective):

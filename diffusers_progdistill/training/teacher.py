@@ -1,6 +1,5 @@
 """Training a teacher (Algorithm 1)."""
 
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -8,25 +7,14 @@ from pathlib import Path
 from diffusers import UNet2DModel
 
 from ..data import load_data
-from ..disk import writing
 from ..errors import InputError
-from ..pipelines.export import save_pipeline
-from ..record import Record, only_process_in
+from ..pipelines.export import with_metadata
 from ..schedulers import ProgressiveDistillationScheduler
-from .checkpointing import Checkpoints
 from .config import TeacherConfig
-from .loop import train_stage
-from .monitor import Monitor
-from .setup import (
-    check_batch,
-    check_network,
-    check_resolution,
-    check_resume,
-    make_accelerator,
-    settings_of,
-    start_trackers,
-)
-from .signals import StopRequest
+from .plan import print_plan
+from .pretrained import check_network, describe_classes
+from .run import Run, open_accelerator, run_alone
+from .setup import check_batch, check_resolution
 from .stages import BaseObjective, Stage
 
 
@@ -72,14 +60,14 @@ def load_unet_config(name: str | None) -> dict | None:
     return {k: v for k, v in config.items() if not k.startswith("_")}
 
 
-def make_unet(unet_config: dict) -> UNet2DModel:
+def make_unet(unet_config: dict, prediction_type: str) -> UNet2DModel:
     """The network with fresh weights."""
     try:
         unet = UNet2DModel(**unet_config)
     except (TypeError, ValueError, AttributeError) as error:
         reason = str(error).split("\n")[0][:200]
         raise InputError(f"--model_config_name_or_path is not a UNet2DModel's config: {reason}") from error
-    check_network(unet, "--model_config_name_or_path")
+    check_network(unet, "--model_config_name_or_path", prediction_type)
     return unet
 
 
@@ -98,60 +86,27 @@ def train_teacher(config: TeacherConfig) -> Path:
         `FloatingPointError`: If the loss stops being finite.
     """
     config.check()
-    folder = Path(config.output_dir)
-    accelerator = make_accelerator(config, folder / config.logging_dir)
+    accelerator = open_accelerator(config)
     unet_config = load_unet_config(config.model_config_name_or_path)
     given = unet_config or {}
     size = given.get("sample_size") if isinstance(given.get("sample_size"), int) else None
     data = load_data(config, channels=given.get("in_channels", 3) if given else None, resolution=size)
     unet_config = unet_config or default_unet_config(data.resolution, data.channels)
     unet_config["sample_size"] = data.resolution
+    unet_config["out_channels"] = data.channels * (2 if config.prediction_type == "sample_epsilon" else 1)
     if config.class_column is not None:
-        unet_config["num_class_embeds"] = data.num_classes
+        # The null class, which stands for none, is the last label.
+        unet_config["num_class_embeds"] = data.num_classes + bool(config.label_dropout)
     check_resolution(data.resolution, {"block_out_channels": (224, 448, 672, 896), **unet_config})
-    global_batch = check_batch(config, len(data), accelerator.num_processes)
-    unet = make_unet(unet_config).to(accelerator.device)
-    settings = settings_of(config, data, global_batch)
-    check_resume(config, Record(folder, settings))
-    with only_process_in(folder) if accelerator.is_main_process else contextlib.nullcontext():
-        record = Record(folder, settings)
-        if record.finished:
-            accelerator.print(f"the teacher in {folder} is finished already")
-            return folder
-        accelerator.wait_for_everyone()
-        with StopRequest() as stop:
-            if accelerator.is_main_process:
-                record.write()
-            start_trackers(accelerator, record.content["settings"])
-            train_base_stage(accelerator, config, unet, data, record, global_batch, stop)
-        accelerator.end_training()
-    return folder
-
-
-def train_base_stage(accelerator, config: TeacherConfig, unet, data, record: Record, global_batch: int, stop):
-    """The one stage of a teacher: from fresh weights to a pipeline folder."""
-    folder = record.folder
-    if config.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    stage = Stage("teacher", 0, config.max_train_steps, units_per_update=3)
-    monitor = Monitor(accelerator, folder, stage.forward_units)
-    monitor.start(stage, 1, 1, global_batch)
+    run = Run(config, accelerator, data, check_batch(config, len(data), accelerator.num_processes))
+    unet = make_unet(unet_config, config.prediction_type).to(accelerator.device)
     scheduler = ProgressiveDistillationScheduler(prediction_type=config.prediction_type)
     objective = BaseObjective(config.prediction_type, config.weighting, scheduler.config.num_train_timesteps)
-    checkpoints = Checkpoints(
-        accelerator, folder, stage.name, config.checkpoints_total_limit, config.resume_from_checkpoint
-    )
-    with stop.deferred():
-        try:
-            result = train_stage(
-                accelerator, unet, objective, data, stage, config, monitor, config.ema_decay, checkpoints, stop
-            )
-        finally:
-            monitor.finish()
-        if accelerator.is_main_process:
-            with writing(folder):
-                save_pipeline(unet, scheduler, folder)
-            cost = {"updates": stage.updates, "forward_units": stage.forward_units}
-            entry = {"name": "teacher", **cost, "seconds": round(result.seconds, 1), "loss": result.loss}
-            record.update(stages=[{**entry, "skipped_updates": result.skipped}], finished=True)
-            checkpoints.clear()
+    stage = Stage("teacher", 0, config.max_train_steps, units_per_update=3)
+    if config.dry_run:
+        print_plan(run, [stage], {stage.units_per_update: (unet, objective)})
+        return Path(config.output_dir)
+    if config.class_column is not None:
+        null_label = data.num_classes if config.label_dropout else None
+        scheduler = with_metadata(scheduler, **describe_classes(data, null_label))
+    return run_alone(run, unet, objective, scheduler, stage, config.ema_decay)

@@ -96,7 +96,7 @@ def test_any_split_of_a_global_batch_trains_on_the_same_images():
 
 def test_draws_are_a_function_of_seed_stage_and_update():
     def draw(seed=0, stage=4, update=7):
-        return Draws(seed, stage, 6, torch.device("cpu"), True).of_update(update, (1, 2, 2))
+        return Draws(seed, stage, 6, torch.device("cpu"), True, 0.5, 9).of_update(update, (1, 2, 2))
 
     for a, b in zip(draw(), draw()):
         assert torch.equal(a, b)

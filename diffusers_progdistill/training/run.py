@@ -1,0 +1,82 @@
+"""A run: what its options name, loaded and checked; and a run of a single stage, from fresh to finished."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from ..data import ImageData, load_data
+from ..record import Record, only_process_in
+from .config import AdoptionConfig, TrainingConfig
+from .monitor import Monitor
+from .pretrained import Teacher, fit_to_data, load_teacher
+from .setup import check_batch, check_resolution, check_resume, make_accelerator, settings_of, start_trackers
+from .signals import StopRequest
+from .stages import Stage
+from .student import make_student
+
+
+@dataclass
+class Run:
+    """What the options of a run name, loaded and checked. A teacher that is trained from nothing has no teacher."""
+
+    config: TrainingConfig
+    accelerator: Accelerator
+    data: ImageData
+    global_batch: int
+    teacher: Teacher | None = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def settings(self) -> dict:
+        """What the weights depend on."""
+        adopts = self.teacher is not None and bool(self.teacher.reasons)
+        return settings_of(self.config, self.data, self.global_batch, adopts)
+
+
+def open_accelerator(config: TrainingConfig) -> Accelerator:
+    """The accelerator of a run, with its tracker in the output folder unless nothing is to be written."""
+    return make_accelerator(config, None if config.dry_run else Path(config.output_dir) / config.logging_dir)
+
+
+def open_run(config: AdoptionConfig) -> Run:
+    """Load the teacher and the images, and refuse what does not fit together."""
+    config.check()
+    accelerator = open_accelerator(config)
+    pipeline = load_teacher(config)
+    data = load_data(config, pipeline.unet.config.in_channels, pipeline.unet.config.sample_size)
+    check_resolution(data.resolution, pipeline.unet.config)
+    teacher = fit_to_data(config, pipeline, data)
+    pipeline.unet.requires_grad_(False).eval().to(accelerator.device)
+    return Run(config, accelerator, data, check_batch(config, len(data), accelerator.num_processes), teacher)
+
+
+def run_alone(run: Run, network, objective, scheduler, stage: Stage, ema_decay: float | None) -> Path:
+    """
+    Train one model into `output_dir` itself. If it is there already, finished with the same settings, nothing is done.
+
+    Args:
+        run ([`Run`]): The options, processes and images.
+        network, objective, scheduler, stage, ema_decay: As in [`make_student`].
+    """
+    config, accelerator, folder = run.config, run.accelerator, Path(run.config.output_dir)
+    settings = run.settings()
+    check_resume(config, Record(folder, settings))
+    with only_process_in(folder) if run.is_main else contextlib.nullcontext():
+        record = Record(folder, settings)
+        if record.finished:
+            accelerator.print(f"the {stage.name} in {folder} is finished already")
+            return folder
+        accelerator.wait_for_everyone()
+        with StopRequest() as stop:
+            if run.is_main:
+                record.write()
+            start_trackers(accelerator, record.content["settings"])
+            monitor = Monitor(accelerator, folder, stage.forward_units)
+            monitor.start(stage, 1, 1, run.global_batch)
+            make_student(run, network, objective, scheduler, stage, monitor, record, stop, ema_decay, alone=True)
+        accelerator.end_training()
+    return folder
