@@ -4,7 +4,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from diffusers_progdistill.commands import push, sample
-from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
+from diffusers_progdistill.training.config import AdoptionConfig, DistillationConfig, TeacherConfig
 
 
 HEAD = """# Commands
@@ -21,6 +21,7 @@ The demo of the README. `--output_dir` (`demo-digits`) and `--scale` (1.0, the f
 PAGES = {
     "train-teacher": TeacherConfig,
     "distill": DistillationConfig,
+    "adopt": AdoptionConfig,
     "push": push.PushConfig,
     "sample": sample.SampleConfig,
 }

@@ -24,6 +24,7 @@ from diffusers_progdistill.evaluation.metrics import FrechetDistance, generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training import adopt, network
 from diffusers_progdistill.training.config import AdoptionConfig
+from diffusers_progdistill.training.pretrained import unclipped
 
 
 def agreement(student, teacher, data, quintiles=5, count=2000):
@@ -52,7 +53,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("teacher")
     parser.add_argument("--updates", type=int, default=1000)
-    parser.add_argument("--rows", default="keep,zero,noclock,cut-inf,cut-10,cut-8,cut-4,cut-2")
+    parser.add_argument("--rows", default="keep,zero,cut-20,cut-12,cut-8,cut-6,cut-4")
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--num_images", type=int, default=2000)
     parser.add_argument("--prediction_type", default="v_prediction")
@@ -60,13 +61,14 @@ def main():
     metric = FrechetDistance(load_digits())
     data = load_digits()
     teacher = ProgressiveDistillationPipeline.from_pretrained(options.teacher)
+    teacher = ProgressiveDistillationPipeline(teacher.unet, unclipped(teacher.scheduler))
     row = [metric.distance(generate(teacher, options.num_images, 64, seed)) for seed in (1, 2)]
     print("teacher", " ".join(f"{v:.2f}" for v in row), flush=True)
-    set_clock, adopted_network = network.set_clock, network.adopted_network
+    adopted_network = network.adopted_network
     for name in options.rows.split(","):
         name, _, updates = name.partition(":")
-        network.set_clock = (lambda *a: None) if "noclock" in name else set_clock
-        cut = next((p.removeprefix("cut-") for p in name.split("+") if p.startswith("cut-")), "6")
+
+        cut = next((p.removeprefix("cut-") for p in name.split("+") if p.startswith("cut-")), "10")
         adoption.EPSILON_LOG_SNR_MIN = -float(cut)
 
         def start(*arguments, zero="zero" in name):
@@ -81,6 +83,7 @@ def main():
                 output_dir=str(Path(folder, "out")),
                 pretrained_teacher_model=options.teacher,
                 prediction_type=options.prediction_type,
+                weighting="snr" if "snr" in name else None,
                 dataset_name="digits",
                 report_to="none",
                 adopt_updates=int(updates or options.updates),

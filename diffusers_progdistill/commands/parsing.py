@@ -12,6 +12,10 @@ from transformers.hf_argparser import HfArgumentParser
 from ..errors import DiskError, InputError, PublishError, StoppedBySignal
 
 
+# Parts of a YAML file that are for one command.
+SECTIONS = ("train-teacher", "adopt", "distill")
+
+
 class OneLineParser(HfArgumentParser):
     """`HfArgumentParser` that takes no abbreviations and says what is wrong in one line, without the usage."""
 
@@ -28,7 +32,8 @@ class OneLineParser(HfArgumentParser):
 
 def flags_of_yaml(path: str, parser: OneLineParser) -> list[str]:
     """
-    The flags that a YAML file of `option: value` lines stands for.
+    The flags that a YAML file of `option: value` lines stands for. A file may serve several commands: options that
+    only one of them takes stand in a section of its name, such as `distill:`.
 
     Raises:
         [`InputError`]: If the file cannot be read, or holds an option that the parser does not know, a nested value,
@@ -43,11 +48,19 @@ def flags_of_yaml(path: str, parser: OneLineParser) -> list[str]:
         raise InputError(f"--config {path} is not YAML{f' at line {mark.line + 1}' if mark else ''}") from error
     if content is None:
         return []
-    if not isinstance(content, dict):
+    parts = (
+        [content, *(content[k] or {} for k in SECTIONS if k in content)] if isinstance(content, dict) else [content]
+    )
+    if not all(isinstance(part, dict) for part in parts):
         raise InputError(f"--config {path} must hold lines of 'option: value'")
-    known = parser.options()
+    section = content.get(parser.prog.split()[-1])
+    lines = {k: v for k, v in content.items() if k not in SECTIONS}
+    return _flags_of({**lines, **(section or {})}, path, parser.options())
+
+
+def _flags_of(lines: dict, path: str, known: dict[str, argparse.Action]) -> list[str]:
     flags = []
-    for key, value in content.items():
+    for key, value in lines.items():
         action = known.get(key) if isinstance(key, str) and key != "config" else None
         if action is None:
             near = difflib.get_close_matches(str(key), known, 1)
@@ -64,6 +77,14 @@ def flags_of_yaml(path: str, parser: OneLineParser) -> list[str]:
             raise InputError(f"--config {path}: {key} must be {wanted}, not {value!r}")
         flags.append(f"--{key}={value}")
     return flags
+
+
+def without_replaced_data(flags: list[str], typed: list[str]) -> list[str]:
+    """The flags of a file without its data set, if another one is typed: there can only be one."""
+    sources = ("--dataset_name", "--train_data_dir", "--dataset_config_name")
+    if not any(word.split("=")[0] in sources[:2] for word in typed):
+        return flags
+    return [flag for flag in flags if flag.split("=")[0] not in sources]
 
 
 def parse(config_class, argv: list[str], prog: str, description: str, defaults: dict | None = None):
@@ -95,7 +116,7 @@ def parse(config_class, argv: list[str], prog: str, description: str, defaults: 
     except SystemExit:
         raise InputError("--config needs the path of a YAML file") from None
     if path is not None and not {"-h", "--help"} & set(argv):
-        argv = flags_of_yaml(path, parser) + argv
+        argv = without_replaced_data(flags_of_yaml(path, parser), argv) + argv
     values = vars(parser.parse_args(argv))
     values.pop("config")
     return config_class(**values)

@@ -48,6 +48,10 @@ class ForeignTeacher:
                 limit = torch.atan(torch.exp(torch.tensor(-EPSILON_LOG_SNR_MIN / 2, dtype=torch.float64)))
                 self.angle_max = min(self.angle_max, limit.item())
 
+    def knows(self, angle: torch.Tensor) -> torch.Tensor:
+        """Where the teacher is the target, up to float32 rounding of the angle."""
+        return angle <= self.angle_max + 1e-6
+
     def predict(self, z: torch.Tensor, angle: torch.Tensor, labels: torch.Tensor | None):
         """
         The teacher's x, not clipped, at angles it was trained at (others count as the nearest such).
@@ -86,5 +90,4 @@ class ForeignTeacher:
             data (`torch.Tensor`): The images that z was made of.
         """
         x, guidance = self.predict(z, angle, labels)
-        is_known = (angle <= self.angle_max + 1e-6)[:, None, None, None]
-        return torch.where(is_known, x, data) + guidance
+        return torch.where(self.knows(angle)[:, None, None, None], x, data) + guidance

@@ -154,8 +154,8 @@ class CardOf:
         ]
         if scale := self.about.get("guidance_scale"):
             lines.append(
-                f"Classifier-free guidance of scale {scale:g} (1 is none) is folded in: its samples are guided, with one"
-                " network evaluation a step, and the scale cannot be changed."
+                f"Classifier-free guidance of scale {scale:g} (1 is none) is folded in: its samples are guided, with"
+                " one network evaluation a step, and the scale cannot be changed."
             )
         if self.evaluation is None:
             return "\n\n".join([*lines, "**Quality:** not measured."])

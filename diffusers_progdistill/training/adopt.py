@@ -54,8 +54,6 @@ def parts_of(run: Run):
     )
     scheduler = with_metadata(scheduler, weighting=config.weighting, **teacher.metadata)
     num_train = scheduler.config.num_train_timesteps
-    network = adopted_network(
-        teacher.pipeline.unet, own.schedule, teacher.prediction_type, config.prediction_type, num_train
-    )
+    network = adopted_network(teacher.pipeline.unet, teacher.prediction_type, config.prediction_type)
     objective = AdoptObjective(teacher.as_foreign(), config.prediction_type, config.weighting, num_train)
     return network, objective, scheduler

@@ -1,4 +1,4 @@
-"""The network that a stage starts from: a copy of its teacher's, with another output or another clock where needed."""
+"""The network that a stage starts from: a copy of its teacher's, with other output channels where needed."""
 
 import copy
 import logging
@@ -6,13 +6,8 @@ import logging
 import torch
 from diffusers import UNet2DModel
 
-from ..diffusion.noise_schedule import NoiseSchedule, cosine_angle, time_to_timestep
-
 
 logger = logging.getLogger(__name__)
-
-# Enough for the few thousand weights of a time embedding; a fraction of a second for small networks.
-CLOCK_UPDATES, CLOCK_POINTS, CLOCK_RATE = 500, 1024, 3e-3
 
 
 def student_network(teacher: UNet2DModel) -> UNet2DModel:
@@ -57,22 +52,14 @@ def without_learned_variance(unet: UNet2DModel, prediction_type: str) -> UNet2DM
     return with_output(unet, [(k, 1.0) for k in range(channels)])
 
 
-def adopted_network(
-    teacher: UNet2DModel, schedule: NoiseSchedule, teacher_type: str, prediction_type: str, num_train_timesteps: int
-) -> UNet2DModel:
+def adopted_network(teacher: UNet2DModel, teacher_type: str, prediction_type: str) -> UNet2DModel:
     """
-    What an adopted student starts from: the teacher's weights, its time embedding set to our clock, and the heads of
-    its own prediction type.
+    What an adopted student starts from: the teacher's weights, all of them, with the heads of its prediction type.
 
-    Args:
-        teacher ([`UNet2DModel`]): The foreign network.
-        schedule ([`NoiseSchedule`]): The teacher's.
-        teacher_type, prediction_type (`str`): What the teacher predicts, and what the student is to predict.
-        num_train_timesteps (`int`): T of the student.
+    A fresh output convolution learns more slowly, and fitting the time embedding to our timesteps first gains nothing
+    that a few hundred updates do not (docs/adopt.md).
     """
     student = student_network(teacher)
-    if not schedule.is_canonical:
-        set_clock(student, schedule, num_train_timesteps)
     channels = student.config.in_channels
     keep = [(k, 1.0) for k in range(channels)]
     if teacher_type != prediction_type == "sample_epsilon":
@@ -80,29 +67,3 @@ def adopted_network(
     elif teacher_type == "sample_epsilon" != prediction_type:
         student = with_output(student, [(k + channels * (prediction_type == "epsilon"), 1.0) for k in range(channels)])
     return student.requires_grad_(True)
-
-
-def set_clock(unet: UNet2DModel, schedule: NoiseSchedule, num_train_timesteps: int):
-    """
-    Fit the time embedding so that the network, asked at our timestep, sees what it saw at its own of the same log-SNR.
-
-    Two small linear layers are trained on their own outputs; nothing of the rest of the network is run.
-    """
-    time = torch.linspace(0, 1, CLOCK_POINTS + 1, dtype=torch.float64)[1:]
-    ours = time_to_timestep(time, num_train_timesteps).float().to(unet.device)
-    theirs = schedule.timesteps(cosine_angle(time)).to(unet.device)
-    embedding = unet.time_embedding
-    with torch.no_grad():
-        target = embedding(unet.time_proj(theirs).to(unet.dtype)).float()
-        features = unet.time_proj(ours).float()
-    embedding.float()
-    optimizer = torch.optim.Adam(embedding.parameters(), CLOCK_RATE)
-    rate = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, CLOCK_UPDATES)
-    with torch.enable_grad():
-        for _ in range(CLOCK_UPDATES):
-            optimizer.zero_grad(set_to_none=True)
-            torch.nn.functional.mse_loss(embedding(features), target).backward()
-            optimizer.step()
-            rate.step()
-    embedding.zero_grad(set_to_none=True)
-    embedding.to(unet.dtype)

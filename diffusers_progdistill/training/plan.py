@@ -78,7 +78,7 @@ def seconds_per_update(run, network, objective) -> float:
     can have, and scaled up.
     """
     config, full = run.config, run.config.train_batch_size
-    size = min(full, 4)
+    size = 1
     while (seconds := _measure(run, network, objective, size, 1)) * 2 < LONGEST_UPDATE and size < full:
         # As far as can be foreseen, the next size stays within the limit too.
         size = min(full, max(2 * size, int(size * LONGEST_UPDATE / seconds / 4)))

@@ -11,6 +11,7 @@ from ..data import ImageData
 from ..diffusion.adoption import ForeignTeacher
 from ..errors import InputError
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+from ..schedulers import ProgressiveDistillationScheduler
 from ..trust import check_teacher_files
 from .config import AdoptionConfig
 from .network import needs_labels, without_learned_variance
@@ -88,7 +89,17 @@ def load_teacher(config: AdoptionConfig) -> ProgressiveDistillationPipeline:
     unet = without_learned_variance(pipeline.unet, kind)
     check_network(unet, FLAG, kind)
     settle_types(config, pipeline.scheduler)
-    return ProgressiveDistillationPipeline(unet, pipeline.scheduler)
+    return ProgressiveDistillationPipeline(unet, unclipped(pipeline.scheduler))
+
+
+def unclipped(scheduler: ProgressiveDistillationScheduler) -> ProgressiveDistillationScheduler:
+    """
+    A foreign schedule as the teacher is best sampled on it. Stock configs ask to clip x in every step, which makes
+    many steps worse than few, and would flatter the students.
+    """
+    if scheduler.schedule.is_canonical:
+        return scheduler
+    return ProgressiveDistillationScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
 
 
 def check_network(unet, flag: str, prediction_type: str):

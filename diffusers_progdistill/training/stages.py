@@ -12,6 +12,10 @@ from ..diffusion.weighting import loss_weight, weighted_loss
 from ..seeds import seed_of
 
 
+# Share of the SNR + 1 weight that adopting from epsilon keeps where SNR vanishes (docs/adopt.md: what was compared).
+NOISY_END_WEIGHT = 0.02
+
+
 @dataclass
 class Stage:
     """
@@ -103,6 +107,10 @@ class Objective:
         self.prediction_type, self.weighting = prediction_type, weighting
         self.num_train_timesteps = num_train_timesteps
 
+    def weight(self, angle: torch.Tensor) -> torch.Tensor:
+        """The factor of the squared error of the network's own output, of the shape of `angle`."""
+        return loss_weight(angle, self.weighting, self.prediction_type)
+
     def compare(self, model, z, timestep, angle, target_x, labels) -> torch.Tensor:
         """w(SNR) ||x~ - x(z)||^2, formed in the network's own output space (see `diffusion/weighting.py`)."""
         output = model(z, timestep, class_labels=labels, return_dict=False)[0].float()
@@ -110,7 +118,7 @@ class Objective:
         if self.prediction_type == "sample_epsilon":
             output = to_sample(output, z, alpha, sigma, self.prediction_type)
         target = from_sample(target_x, z, alpha, sigma, self.prediction_type)
-        return weighted_loss(output - target, loss_weight(angle, self.weighting, self.prediction_type))
+        return weighted_loss(output - target, self.weight(angle))
 
 
 class ContinuousObjective(Objective):
@@ -140,6 +148,18 @@ class AdoptObjective(ContinuousObjective):
     def __init__(self, teacher: ForeignTeacher, prediction_type: str, weighting: str, num_train_timesteps: int):
         super().__init__(prediction_type, weighting, num_train_timesteps)
         self.teacher = teacher
+
+    def weight(self, angle: torch.Tensor) -> torch.Tensor:
+        weight = super().weight(angle)
+        if self.teacher.prediction_type != "epsilon":
+            return weight
+        # An epsilon teacher errs as much in epsilon at every noise level: its x is trusted with SNR, but for a little
+        # weight that keeps the noisiest end trained.
+        trust = torch.maximum(
+            loss_weight(angle, "snr", self.prediction_type),
+            NOISY_END_WEIGHT * loss_weight(angle, "snr_plus_one", self.prediction_type),
+        )
+        return torch.minimum(weight, trust)
 
     @torch.no_grad()
     def target(self, z, angle, batch: Batch) -> torch.Tensor:

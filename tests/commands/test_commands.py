@@ -32,7 +32,6 @@ WRONG = {
     "not a number": (["--learning_rate", "fast"], "--learning_rate"),
     "nan": (["--learning_rate", "nan"], "--learning_rate"),
     "small data": (["--train_batch_size", "1798"], "--train_batch_size"),
-    "prediction type": (["--prediction_type", "sample"], "--prediction_type"),
     "unknown flag": (["--learning_rte", "1"], "--learning_rte"),
     "abbreviation": (["--learn", "1"], "--learn"),
     "unknown tracker": (["--report_to", "paper"], "--report_to"),
@@ -81,13 +80,17 @@ def test_typed_flags_win_over_yaml(teacher_folder, tmp_path, capsys):
     assert "global batch: 33" in out and "2 updates" in out and "77" not in out
 
 
-def test_a_teacher_that_would_have_to_be_adopted_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize("verb", ["distill", "adopt"])
+def test_a_teacher_that_cannot_be_adopted_is_refused(verb, tmp_path, capsys):
     from conftest import tiny_unet
-    from diffusers import DDPMPipeline, DDPMScheduler
+    from diffusers import DDIMPipeline, DDIMScheduler
 
-    DDPMPipeline(tiny_unet(), DDPMScheduler()).save_pretrained(tmp_path / "ddpm")
-    assert main(distill_args(tmp_path / "ddpm", tmp_path / "out")) == 2
-    assert "canonical" in capsys.readouterr().err
+    DDIMPipeline(tiny_unet(), DDIMScheduler(rescale_betas_zero_snr=True)).save_pretrained(tmp_path / "zero")
+    options = ["--pretrained_teacher_model", str(tmp_path / "zero"), "--dataset_name", "digits"]
+    assert main([verb, *options, "--output_dir", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "zero terminal SNR" in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
