@@ -31,6 +31,7 @@ setup(
         "huggingface_hub>=1.23",
         "numpy>=1.26",
         "pillow>=10.0",
+        "psutil>=5.9",
         "pyyaml>=6.0",
         "safetensors>=0.4.3",
         "tenacity>=8.2",

@@ -22,6 +22,8 @@ SNIPPETS = [(page.name, k, code) for page in PAGES for k, code in enumerate(SNIP
 def test_snippet_runs(page, number, code, tmp_path, monkeypatch, teacher_folder):
     scheduler = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
     save_pipeline(tiny_unet(), scheduler, tmp_path / "demo-digits" / "steps-4")
+    scheduler = with_metadata(scheduler, num_classes=2, class_names=["cat", "dog"])
+    save_pipeline(tiny_unet(num_class_embeds=2), scheduler, tmp_path / "my-pets" / "steps-4")
     shutil.copytree(teacher_folder, tmp_path / "demo-digits" / "teacher")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, f"{page}[{number}]", "exec"), {"__name__": "__main__"})
