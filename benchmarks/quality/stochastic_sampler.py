@@ -109,13 +109,11 @@ def main():
         own = ProgressiveDistillationPipeline.from_pretrained(options.folder / f"steps-{steps}")
         longer = trained_on(options.folder, steps, options.updates, data, doubled=False)
         doubled = trained_on(options.folder, steps, options.updates, data, doubled=True)
-        makers = {
-            "deterministic": lambda seed: generate(own, options.num_images, steps, seed),
-            "deterministic, trained on": lambda seed: generate(longer, options.num_images, steps, seed),
-            "stochastic": lambda seed: sample(doubled, options.num_images, steps, seed),
-        }
-        for name, make in makers.items():
-            show(f"{steps} steps, {name}", [metric.distance(make(seed)) for seed in range(1, 6)])
+        for name, pipeline in (("", own), (", trained on", longer)):
+            images = (generate(pipeline, options.num_images, steps, seed) for seed in range(1, 6))
+            show(f"{steps} steps, deterministic{name}", [metric.distance(i) for i in images])
+        images = (sample(doubled, options.num_images, steps, seed) for seed in range(1, 6))
+        show(f"{steps} steps, stochastic", [metric.distance(i) for i in images])
 
 
 if __name__ == "__main__":
