@@ -180,7 +180,7 @@ image = pipe({labels}).images[0]
 ```"""
         if self.conditional:
             classes = f"Classes 0 to {self.about['model']['num_classes'] - 1}"
-            if names:
+            if names and names != [str(k) for k in range(len(names))]:
                 shown = ", ".join(plain(n) for n in names[:100]) + (", ..." if len(names) > 100 else "")
                 classes += f", or by name: {shown}"
             return f"""With `diffusers-progdistill`, since the stock

@@ -1,8 +1,6 @@
-import inspect
 import math
 from dataclasses import dataclass
 
-import diffusers
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
@@ -20,6 +18,7 @@ from ..diffusion.noise_schedule import (
     time_to_timestep,
 )
 from ..diffusion.parameterization import check_prediction_type, from_sample, to_sample
+from .configs import check_variance_preserving, defaults_shared_with
 
 
 logger = logging.get_logger(__name__)
@@ -45,27 +44,6 @@ class ProgressiveDistillationSchedulerOutput(BaseOutput):
 
     prev_sample: torch.Tensor
     pred_original_sample: torch.Tensor | None = None
-
-
-def _defaults_of(class_name: str | None) -> dict:
-    """What keys that a config file leaves out mean: the defaults of the diffusers class that wrote it."""
-    source = getattr(diffusers, class_name, None) if isinstance(class_name, str) else None
-    if source is None:
-        return {}
-    ours = inspect.signature(ProgressiveDistillationScheduler.__init__).parameters
-    theirs = inspect.signature(source.__init__).parameters
-    return {k: p.default for k, p in theirs.items() if k in ours and p.default is not p.empty}
-
-
-def _check_variance_preserving(config: dict):
-    """Raise `ValueError` for the config of a scheduler whose noise is not a table of betas."""
-    if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
-        raise ValueError("a flow matching schedule (`use_flow_sigmas`) is not variance preserving")
-    name = config.get("_class_name")
-    source = getattr(diffusers, name, None) if isinstance(name, str) else None
-    # A class whose dependency is missing is a stand-in that takes anything ("args").
-    if source is not None and not {"trained_betas", "args"} & {*inspect.signature(source.__init__).parameters}:
-        raise ValueError(f"{name} has no betas: its noise is variance exploding or a flow, not variance preserving")
 
 
 class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
@@ -196,8 +174,8 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         """
         live = isinstance(config, FrozenDict)
         if isinstance(config, dict):
-            _check_variance_preserving(config)
-            config = {**_defaults_of(config.get("_class_name")), **config}
+            check_variance_preserving(config)
+            config = {**defaults_shared_with(cls, config.get("_class_name")), **config}
             config.update(timestep_spacing="trailing", steps_offset=0, _use_default_values=[])
         made = super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
         if live:

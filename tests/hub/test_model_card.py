@@ -140,3 +140,18 @@ def test_the_code_of_a_pushed_card_runs(hub, teacher_folder, tmp_path):
         names = {}
         exec(block, names)
         assert names["image"].size == (8, 8)
+
+
+def test_classes_guidance_and_the_adopt_stage_are_told(tmp_path):
+    told = content()
+    told["about"]["model"] |= {"num_classes": 2, "class_names": ["cat", "<b>dog</b>"]}
+    told["about"] |= {"guidance_scale": 2.5, "adopted": ["guidance of scale 2.5 is folded in"]}
+    told["evaluation"]["adopted"] = {"256": 2.8}
+    adopt = {"name": "teacher", "updates": 7, "forward_units": 35, "seconds": 3600.0, "loss": 0.1}
+    told["stages"].insert(0, adopt)
+    text = str(make_card(tmp_path, told, 4, "me/m"))
+    assert "Classifier-free guidance of scale 2.5" in text and "cannot be changed" in text
+    assert "Classes 0 to 1, or by name: cat, &lt;b&gt;dog&lt;/b&gt;." in text
+    assert "was adopted first" in text and "in 7 updates. Its distance after that: 2.80 at 256 steps" in text
+    # Its cost is counted: 7 + 10 + 10 updates, 35 + 50 + 50 units, 1.02 hours.
+    assert "27 updates" in text and "135 forward" in text and "1.02 hours" in text
