@@ -17,7 +17,6 @@ BENCHMARKS = {
     "cifar10": (32, 8192, 58_887_683),
     "imagenet64": (64, 1024, 294_501_699),
     "lsun_bedroom128": (128, 1024, 125_674_755),
-    "lsun_church128": (128, 1024, 125_674_755),
 }
 
 
@@ -63,6 +62,11 @@ def test_benchmark_config_plans_teacher_and_chain(name, tmp_path, capsys, monkey
     assert f"{start:>5} -> {start // 2:<5} steps    50,000 updates" in said
     assert "2 -> 1     steps   100,000 updates" in said and "no adopt stage needed" in said
     assert not Path(f"{name}-students").exists()
+
+
+def test_the_two_lsun_configs_differ_in_names_only():
+    bedroom, church = ((CONFIGS / f"lsun_{k}128.yaml").read_text() for k in ("bedroom", "church"))
+    assert bedroom.replace("bedroom", "church") == church
 
 
 @pytest.mark.slow

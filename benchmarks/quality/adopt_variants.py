@@ -95,7 +95,7 @@ def main():
                 logging_steps=1000,
             )
             run = adopt.open_run(copy.copy(config))
-            first, _, scheduler = adopt.parts_of(run)
+            first, _, scheduler = adopt.adopting_parts(run)
             before = agreement(
                 ProgressiveDistillationPipeline(first.eval(), scheduler), run.teacher.as_foreign(), data
             )

@@ -82,6 +82,7 @@ def main():
     parser.add_argument("--guidance_scale", type=float, default=2.0)
     parser.add_argument("--images_per_class", type=int, default=500)
     parser.add_argument("--updates", type=int, default=4500)
+    parser.add_argument("--seeds", type=int, default=5, help="of the guided row")
     parser.add_argument("--rows", default="classes,guided")
     options = parser.parse_args()
     folder, scale, rows = options.folder, options.guidance_scale, options.rows.split(",")
@@ -102,7 +103,7 @@ def main():
         show("student - teacher", [a - b for a, b in zip(shares["student"], shares["teacher"])], "goal >= -2")
     if "guided" in rows:
         distill(chain_config(folder, f"guided-{scale:g}", guidance_scale=scale, adopt_updates=1500))
-        distances = Distances(folder / "distances.json", [1, 2, 3, 4, 5], 2000)
+        distances = Distances(folder / "distances.json", list(range(1, options.seeds + 1)), 2000)
         student = ProgressiveDistillationPipeline.from_pretrained(folder / f"guided-{scale:g}" / "steps-4")
         own = distances.of(f"guided {scale:g} student", student, 4)
         show(f"guided {scale:g} student, 4 steps", own)

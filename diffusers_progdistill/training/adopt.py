@@ -36,14 +36,14 @@ def adopt(config: AdoptionConfig) -> Path:
             " `progdistill distill` as it is"
         )
     stage = adopt_stage(config)
-    network, objective, scheduler = parts_of(run)
+    network, objective, scheduler = adopting_parts(run)
     if config.dry_run:
         print_plan(run, [stage], {stage.units_per_update: (network, objective)})
         return Path(config.output_dir)
     return run_alone(run, network, objective, scheduler, stage, config.ema_decay if config.use_ema else None)
 
 
-def parts_of(run: Run):
+def adopting_parts(run: Run):
     """The network that adopting starts from, its loss, and the scheduler that is stored beside it."""
     config, teacher = run.config, run.teacher
     own = teacher.pipeline.scheduler

@@ -12,7 +12,7 @@ from ..hub.upload import open_repository
 from ..pipelines.export import with_metadata
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from ..record import Record, only_process_in, with_students
-from .adopt import parts_of
+from .adopt import adopting_parts
 from .config import DistillationConfig
 from .monitor import Monitor
 from .network import student_network
@@ -101,11 +101,11 @@ def check_steps(config: DistillationConfig, teacher: Teacher):
 
 def kinds_of(run: Run, plan: list[Stage]) -> dict:
     """What the stages of a plan train, for `--dry_run`: by cost, a network and its loss."""
-    kinds, unet = {}, run.teacher.pipeline.unet
+    kinds, unet, scheduler = {}, run.teacher.pipeline.unet, run.teacher.pipeline.scheduler
     if run.teacher.reasons:
-        unet, objective, _ = parts_of(run)
+        unet, objective, scheduler = adopting_parts(run)
         kinds[plan[0].units_per_update] = (unet, objective)
-    halving = halving_objective(run, unet, run.teacher.pipeline.scheduler.config.num_train_timesteps, plan[-1])
+    halving = halving_objective(run, unet, scheduler.config.num_train_timesteps, plan[-1])
     return kinds | {plan[-1].units_per_update: (student_network(unet), halving)}
 
 
@@ -124,7 +124,7 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
         else:
             monitor.start(stage, number, len(plan), run.global_batch)
             ema_decay = run.config.ema_decay if run.config.use_ema else None
-            parts = parts_of(run) if stage.name == ADOPT_STAGE else halving_parts(run, pipeline, stage)
+            parts = adopting_parts(run) if stage.name == ADOPT_STAGE else halving_parts(run, pipeline, stage)
             pipeline = make_student(run, *parts, stage, monitor, record, stop, ema_decay)
             # A signal during the last update, or while the student was written, found no checkpoint to write.
             if anybody_asked_to_stop(accelerator, stop):

@@ -17,7 +17,7 @@ from .stages import Stage
 ADOPT_STAGE = "teacher"
 
 # Updates that would take longer than this are measured with fewer images, and the time is scaled up.
-LONGEST_UPDATE = 10.0
+LONGEST_UPDATE, FEW_IMAGES = 10.0, 4
 
 
 def adopt_stage(config) -> Stage:
@@ -73,19 +73,16 @@ def print_plan(run, plan: list[Stage], kinds: dict):
 
 
 def seconds_per_update(run, network, objective) -> float:
-    """
-    Time of an update: measured with the whole batch, or with as many images as an update of [`LONGEST_UPDATE`] seconds
-    can have, and scaled up.
-    """
+    """Time of an update: measured with the whole batch if it is not too long, else with a few images and scaled up."""
     config, full = run.config, run.config.train_batch_size
-    size = 1
-    while (seconds := _measure(run, network, objective, size, 1)) * 2 < LONGEST_UPDATE and size < full:
-        # As far as can be foreseen, the next size stays within the limit too.
-        size = min(full, max(2 * size, int(size * LONGEST_UPDATE / seconds / 4)))
+    size, seconds = 1, _measure(run, network, objective, 1, 1)
+    if seconds * full < LONGEST_UPDATE:
+        # Small enough in memory too; a GPU is slow with one image, and takes less than this foresees.
+        size, seconds = full, _measure(run, network, objective, full, 5)
+    elif seconds * FEW_IMAGES < LONGEST_UPDATE:
+        size, seconds = FEW_IMAGES, _measure(run, network, objective, FEW_IMAGES, 1)
     if size < full:
         run.accelerator.print(f"time: measured with {size} of a batch's {full} images, and scaled")
-    elif seconds * 5 < LONGEST_UPDATE:
-        seconds = _measure(run, network, objective, size, 5)
     return seconds * full / size * config.gradient_accumulation_steps
 
 

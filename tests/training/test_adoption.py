@@ -15,7 +15,7 @@ from diffusers_progdistill.diffusion.adoption import EPSILON_LOG_SNR_MIN, Foreig
 from diffusers_progdistill.diffusion.noise_schedule import add_noise, cosine_angle, log_snr, time_to_timestep
 from diffusers_progdistill.diffusion.parameterization import to_sample
 from diffusers_progdistill.errors import InputError
-from diffusers_progdistill.training.adopt import adopt, parts_of
+from diffusers_progdistill.training.adopt import adopt, adopting_parts
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import AdoptionConfig, DistillationConfig, TeacherConfig
 from diffusers_progdistill.training.run import open_run
@@ -212,7 +212,7 @@ def errors_before_and_after(kind, beta_schedule, num_train_timesteps, folder, up
     options = {"train_batch_size": 64, "learning_rate": 1e-3, "adam_beta2": 0.99}
     config = adoption(teacher, folder / "adopted", adopt_updates=updates, **options)
     run = open_run(config)
-    network, _, _ = parts_of(run)
+    network, _, _ = adopting_parts(run)
     before = x_errors(network.eval(), config.prediction_type, run.teacher.as_foreign())
     adopt(config)
     adopted = ProgressiveDistillationPipeline.from_pretrained(folder / "adopted")
