@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import tiny_unet
+from diffusers import DDPMPipeline, DDPMScheduler
 from processes import chain_options, command, logged, run, start, torchrun, wait_for, weights
 
 
@@ -48,6 +50,22 @@ def test_killed(teacher_folder, whole, tmp_path):
     words = command("distill", *chain_options(teacher_folder, tmp_path / "run"))
     stop_often(words, tmp_path / "run", signal.SIGKILL, 2, random.Random(0))
     assert_same(tmp_path / "run", whole)
+
+
+def test_killed_while_adopting(tmp_path):
+    stock = tmp_path / "stock"
+    DDPMPipeline(tiny_unet(), DDPMScheduler()).save_pretrained(stock)
+    options = {"adopt_updates": 60, "end_steps": 2, "updates_per_stage": 5}
+    status, output = run(command("distill", *chain_options(stock, tmp_path / "whole", **options)))
+    assert status == 0, output
+    words = command("distill", *chain_options(stock, tmp_path / "run", **options))
+    process = start(words)
+    assert wait_for(lambda: any((tmp_path / "run" / "checkpoints").glob("teacher-*")), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    status, output = run(words)
+    assert status == 0 and "going on from checkpoint" in output
+    assert_same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_terminated(teacher_folder, whole, tmp_path):
