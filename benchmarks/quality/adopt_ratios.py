@@ -8,10 +8,12 @@ A row can be had alone by --rows; each distance is kept in OUTPUT/distances.json
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 from pathlib import Path
 
+from diffusers_progdistill.commands.demo import chain_config
 from diffusers_progdistill.data import load_data
 from diffusers_progdistill.evaluation.metrics import FrechetDistance, generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
@@ -21,23 +23,9 @@ from diffusers_progdistill.training.pretrained import unclipped
 
 
 def chain_of(teacher: str, folder: str, **options) -> DistillationConfig:
-    """Adopt, then 128 -> 4 steps, with the demo's settings and half as many updates again."""
-    return DistillationConfig(
-        pretrained_teacher_model=teacher,
-        output_dir=folder,
-        dataset_name="digits",
-        report_to="none",
-        start_steps=128,
-        end_steps=4,
-        updates_per_stage=400,
-        adopt_updates=2000,
-        train_batch_size=128,
-        learning_rate=3e-3,
-        lr_warmup_steps=20,
-        adam_beta2=0.99,
-        use_ema=True,
-        **options,
-    )
+    """128 -> 4 steps with the demo's settings; what is given differs."""
+    options = {"pretrained_teacher_model": teacher, "end_steps": 4, "eval_images": 0, **options}
+    return dataclasses.replace(chain_config(Path(folder)), **options)
 
 
 class Distances:
@@ -96,7 +84,7 @@ def main():
         best = distances.of("teacher", teacher, 1000)
         show("teacher, DDIM 1000 steps", best)
     if {"adopted", "student"} & {*rows}:
-        distill(chain_of(options.teacher, options.folder))
+        distill(chain_of(options.teacher, options.folder, updates_per_stage=400, adopt_updates=2000))
     if "adopted" in rows:
         adopted = distances.of("adopted", load(f"{options.folder}/teacher"), 1024)
         show("adopted, 1024 steps", adopted)

@@ -9,7 +9,6 @@ Frechet distance at 64 steps, two sampling seeds.
 
 import argparse
 import copy
-import math
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -111,7 +110,6 @@ def main():
             f"  after {' '.join(f'{v:.3f}' for v in after)}  FD64 {' '.join(f'{v:.2f}' for v in fd)}",
             flush=True,
         )
-    assert math.isfinite(sum(fd))
 
 
 if __name__ == "__main__":

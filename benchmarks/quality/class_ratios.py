@@ -9,52 +9,24 @@ guided teacher, from the same noise.
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import torch
-from adopt_ratios import Distances, ratio, show
+from adopt_ratios import Distances, chain_of, ratio, show
 
+from diffusers_progdistill.commands.demo import teacher_config
 from diffusers_progdistill.data import ImageData, load_digits
 from diffusers_progdistill.evaluation.features import train_classifier
 from diffusers_progdistill.evaluation.metrics import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training.chain import distill
-from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
 from diffusers_progdistill.training.teacher import train_teacher
 
 
-SHARED = {"dataset_name": "digits", "class_column": "label", "report_to": "none"}
-
-
-def teacher_config(folder: Path, updates: int) -> TeacherConfig:
-    return TeacherConfig(
-        output_dir=str(folder / "teacher"),
-        label_dropout=0.1,
-        max_train_steps=updates,
-        learning_rate=2e-3,
-        lr_scheduler="linear",
-        lr_warmup_steps=100,
-        train_batch_size=64,
-        ema_decay=0.998,
-        **SHARED,
-    )
-
-
-def chain_config(folder: Path, name: str, **options) -> DistillationConfig:
-    return DistillationConfig(
-        pretrained_teacher_model=str(folder / "teacher"),
-        output_dir=str(folder / name),
-        start_steps=128,
-        end_steps=4,
-        updates_per_stage=300,
-        train_batch_size=128,
-        learning_rate=3e-3,
-        lr_warmup_steps=20,
-        adam_beta2=0.99,
-        use_ema=True,
-        **SHARED,
-        **options,
-    )
+def chain_config(folder: Path, name: str, **options):
+    options = {"updates_per_stage": 300, "class_column": "label", **options}
+    return chain_of(str(folder / "teacher"), str(folder / name), **options)
 
 
 def seeded_classifier(seed: int = 0):
@@ -87,7 +59,9 @@ def main():
     options = parser.parse_args()
     folder, scale, rows = options.folder, options.guidance_scale, options.rows.split(",")
 
-    train_teacher(teacher_config(folder, options.updates))
+    teacher = teacher_config(folder)
+    classes = {"class_column": "label", "label_dropout": 0.1, "max_train_steps": options.updates}
+    train_teacher(dataclasses.replace(teacher, **classes))
     teacher = ProgressiveDistillationPipeline.from_pretrained(folder / "teacher")
     if "classes" in rows:
         distill(chain_config(folder, "plain"))

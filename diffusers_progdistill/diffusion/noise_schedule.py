@@ -113,6 +113,7 @@ class NoiseSchedule:
         )
         # Timestep -1 is clean data. Between entries the angle is linear, finite at zero terminal SNR too.
         self._table = torch.cat([torch.zeros(1, dtype=torch.float64), angles])
+        self._copies = {}
 
     def angle(self, timestep: float) -> float:
         """Angle in radians at one timestep in [-1, T - 1], in double precision on the host."""
@@ -123,13 +124,19 @@ class NoiseSchedule:
         start, end = self._table[low].item(), self._table[low + 1].item()
         return start + (position - low) * (end - start)
 
+    def _table_on(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        # Copied once, not in every update.
+        if (device, dtype) not in self._copies:
+            self._copies[device, dtype] = self._table.to(device, dtype)
+        return self._copies[device, dtype]
+
     def angles(self, timesteps: torch.Tensor) -> torch.Tensor:
         """Angles in radians at a tensor of timesteps, on its device: float64 where the device has it."""
         dtype = torch.float32 if timesteps.device.type == "mps" else torch.float64
         timesteps = timesteps.to(dtype)
         if self.is_canonical:
             return cosine_angle((timesteps + 1) / self.num_train_timesteps)
-        table = self._table.to(timesteps.device, dtype)
+        table = self._table_on(timesteps.device, dtype)
         position = (timesteps + 1).clamp(0, len(table) - 1)
         low = position.floor().clamp(max=len(table) - 2)
         return torch.lerp(table[low.long()], table[low.long() + 1], position - low)
@@ -160,7 +167,7 @@ class NoiseSchedule:
         if self.is_canonical:
             return (self.num_train_timesteps * ((angles - ANGLE_MIN) / ANGLE_RANGE) - 1).float()
         # Without the entry for clean data: the model was not trained there.
-        table = self._table[1:].to(angles.device, dtype)
+        table = self._table_on(angles.device, dtype)[1:]
         angles = angles.clamp(table[0], table[-1])
         high = torch.searchsorted(table, angles).clamp(1, len(table) - 1)
         start, end = table[high - 1], table[high]

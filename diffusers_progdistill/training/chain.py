@@ -100,13 +100,13 @@ def check_steps(config: DistillationConfig, teacher: Teacher):
 
 
 def kinds_of(run: Run, plan: list[Stage]) -> dict:
-    """What the stages of a plan train, for `--dry_run`: by cost, a network and its loss."""
+    """What the stages of a plan train, for `--dry_run`: halvings and others."""
     kinds, unet, scheduler = {}, run.teacher.pipeline.unet, run.teacher.pipeline.scheduler
     if run.teacher.reasons:
         unet, objective, scheduler = adopting_parts(run)
-        kinds[plan[0].units_per_update] = (unet, objective)
+        kinds[False] = (unet, objective)
     halving = halving_objective(run, unet, scheduler.config.num_train_timesteps, plan[-1])
-    return kinds | {plan[-1].units_per_update: (student_network(unet), halving)}
+    return kinds | {True: (student_network(unet), halving)}
 
 
 def train_chain(run: Run, plan: list[Stage], record: Record, publication: Publication | None, stop: StopRequest):

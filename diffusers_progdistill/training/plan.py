@@ -38,7 +38,7 @@ def print_plan(run, plan: list[Stage], kinds: dict):
     Args:
         run ([`Run`]): The options, processes and images.
         plan (`list[Stage]`): The stages in order.
-        kinds (`dict[int, tuple[UNet2DModel, Objective]]`): By `units_per_update`, what a stage of this cost trains.
+        kinds (`dict[bool, tuple[UNet2DModel, Objective]]`): What a stage trains; the key is whether it is a halving.
     """
     config, data, teacher = run.config, run.data, run.teacher
     network = next(iter(kinds.values()))[0]
@@ -59,12 +59,12 @@ def print_plan(run, plan: list[Stage], kinds: dict):
     if run.accelerator.device.type == "cpu" and states > 0.8 * free:
         print(f"time: not measured, since only {free / 1e9:.1f} GB of memory are free")
     else:
-        times = {units: seconds_per_update(run, *parts) for units, parts in kinds.items()}
+        times = {kind: seconds_per_update(run, *parts) for kind, parts in kinds.items()}
     for stage in plan:
-        about = f"  about {stage.updates * times[stage.units_per_update]:,.0f} s" if times else ""
-        label = f"{2 * stage.number:>5} -> {stage.number:<5} steps" if stage.number else f"{stage.name:<20}"
+        about = f"  about {stage.updates * times[stage.is_halving]:,.0f} s" if times else ""
+        label = f"{2 * stage.number:>5} -> {stage.number:<5} steps" if stage.is_halving else f"{stage.name:<20}"
         print(f"  {label} {stage.updates:>9,} updates {stage.forward_units:>11,} forward units{about}")
-    total = sum(s.updates * times[s.units_per_update] for s in plan) if times else None
+    total = sum(s.updates * times[s.is_halving] for s in plan) if times else None
     about = "" if total is None else f", about {total:,.0f} s of training"
     print(f"  total {sum(s.forward_units for s in plan):,} forward units{about}")
     if run.accelerator.device.type == "cuda":

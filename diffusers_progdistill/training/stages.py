@@ -35,6 +35,10 @@ class Stage:
     units_per_update: int
 
     @property
+    def is_halving(self) -> bool:
+        return self.number > 0
+
+    @property
     def forward_units(self) -> int:
         return self.updates * self.units_per_update
 
@@ -121,8 +125,8 @@ class Objective:
         return weighted_loss(output - target, self.weight(angle))
 
 
-class ContinuousObjective(Objective):
-    """A loss at t uniform in (0, 1]."""
+class BaseObjective(Objective):
+    """Algorithm 1: the target is the image itself, at t uniform in (0, 1]."""
 
     def __call__(self, model, batch: Batch) -> torch.Tensor:
         time = 1 - batch.uniform
@@ -131,18 +135,12 @@ class ContinuousObjective(Objective):
         timestep = time_to_timestep(time, self.num_train_timesteps)
         return self.compare(model, z, timestep, angle, self.target(z, angle, batch), batch.labels)
 
-    def target(self, z, angle, batch: Batch) -> torch.Tensor:
-        raise NotImplementedError
-
-
-class BaseObjective(ContinuousObjective):
-    """Algorithm 1: the target is the image itself."""
-
-    def target(self, z, angle, batch: Batch) -> torch.Tensor:
+    def target(self, z: torch.Tensor, angle: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """What x is compared with."""
         return batch.images
 
 
-class AdoptObjective(ContinuousObjective):
+class AdoptObjective(BaseObjective):
     """The target is what a teacher on another schedule says of the image at the same log-SNR."""
 
     def __init__(self, teacher: ForeignTeacher, prediction_type: str, weighting: str, num_train_timesteps: int):
