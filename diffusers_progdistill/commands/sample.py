@@ -66,10 +66,10 @@ def sample(model: str, config: SampleConfig):
         images = []
         for first in range(0, config.num_images, config.batch_size):
             size = min(config.batch_size, config.num_images - first)
-            noise = noise_of(config.seed, first, size, pipeline.latents_shape(1)[1:])
+            noise, generators = noise_of(config.seed, first, size, pipeline.latents_shape(1)[1:])
             part = None if labels is None else labels[first : first + size]
-            steps = config.num_inference_steps
-            made = pipeline(size, part, steps, latents=noise, output_type="pt", guidance_scale=config.guidance_scale)
+            options = {"output_type": "pt", "guidance_scale": config.guidance_scale}
+            made = pipeline(size, part, config.num_inference_steps, generators, latents=noise, **options)
             images.append(made.images.cpu())
     except ValueError as error:
         raise InputError(str(error)) from error

@@ -55,21 +55,43 @@ class HalvingGrid:
         """Evaluate the grid of an `num_steps`-step student in float64 and store it as `dtype` on `device`."""
         times = [i / num_steps for i in range(1, num_steps + 1)]
         middles = [(2 * i - 1) / (2 * num_steps) for i in range(1, num_steps + 1)]
-        # The last step of a sampler goes to clean data, not to the schedule's own t = 0.
-        ends = [0.0] + [cosine_angle(t) for t in times[:-1]]
+        return cls._of_times(times, middles, [0.0, *times[:-1]], num_train_timesteps)._to(dtype, device)
+
+    @classmethod
+    def create_doubled(cls, num_steps: int, num_train_timesteps: int, dtype=torch.float32, device=None):
+        """
+        The grid of an N-step student of Meng et al.'s (2022) stochastic sampler, which learns where two of the 1/N
+        steps of an N-step teacher lead, t -> t - 2/N. At t = 1/N the teacher's one step is the target (w2 = 0).
+        """
+        times = [i / num_steps for i in range(1, num_steps + 1)]
+        middles = [times[0], *times[:-1]]
+        ends = [0.0, 0.0, *times[:-2]][:num_steps]
+        grid = cls._of_times(times, middles, ends, num_train_timesteps)
+        grid.weight[0] = 0.0
+        return grid._to(dtype, device)
+
+    @classmethod
+    def _of_times(cls, times, middles, ends, num_train_timesteps: int) -> "HalvingGrid":
+        """The rows in float64. An end of 0 is clean data, to which a sampler's last step goes, not angle(0)."""
         rows = {
             "timestep": [time_to_timestep(t, num_train_timesteps) for t in times],
             "timestep_mid": [time_to_timestep(t, num_train_timesteps) for t in middles],
             "angle": [cosine_angle(t) for t in times],
             "angle_mid": [cosine_angle(t) for t in middles],
         }
-        rows["weight"] = list(map(second_prediction_weight, rows["angle"], rows["angle_mid"], ends))
-        return cls(**{k: torch.tensor(v, dtype=torch.float64).to(device, dtype) for k, v in rows.items()})
+        angles_end = [cosine_angle(t) if t > 0 else 0.0 for t in ends]
+        rows["weight"] = list(map(second_prediction_weight, rows["angle"], rows["angle_mid"], angles_end))
+        return cls(**{k: torch.tensor(v, dtype=torch.float64) for k, v in rows.items()})
+
+    def _fields(self) -> tuple[torch.Tensor, ...]:
+        return (self.timestep, self.timestep_mid, self.angle, self.angle_mid, self.weight)
+
+    def _to(self, dtype, device) -> "HalvingGrid":
+        return HalvingGrid(*(field.to(device, dtype) for field in self._fields()))
 
     def at(self, index: torch.Tensor) -> "HalvingGrid":
         """The rows of a batch: `index` has shape `(batch_size,)` and values in [0, N)."""
-        fields = (self.timestep, self.timestep_mid, self.angle, self.angle_mid, self.weight)
-        return HalvingGrid(*(field[index] for field in fields))
+        return HalvingGrid(*(field[index] for field in self._fields()))
 
 
 def halving_target(teacher, z: torch.Tensor, rows: HalvingGrid, prediction_type: str) -> torch.Tensor:

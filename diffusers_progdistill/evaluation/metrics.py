@@ -7,12 +7,13 @@ from ..seeds import seed_of
 from .features import train_classifier
 
 
-def noise_of(seed: int, first: int, count: int, shape: tuple[int, ...]) -> torch.Tensor:
-    """Noise of images first ... first + count - 1: image k's depends on (seed, k) alone."""
-    generator = torch.Generator()
-    return torch.stack(
-        [torch.randn(shape, generator=generator.manual_seed(seed_of(seed, k))) for k in range(first, first + count)]
-    )
+def noise_of(seed: int, first: int, count: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, list[torch.Generator]]:
+    """
+    Noise that images first ... first + count - 1 start from, and the generators of what more they need: image k's
+    depend on (seed, k) alone.
+    """
+    generators = [torch.Generator().manual_seed(seed_of(seed, k)) for k in range(first, first + count)]
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators]), generators
 
 
 def generate(
@@ -45,10 +46,11 @@ def generate(
         size = min(batch_size, num_images - first)
         if classes is not None:
             labels = [k % classes for k in range(first, first + size)]
-        noise = noise_of(seed, first, size, shape)
+        noise, generators = noise_of(seed, first, size, shape)
         images = pipeline(
             size,
             latents=noise,
+            generator=generators,
             num_inference_steps=num_steps,
             class_labels=labels,
             output_type="pt",

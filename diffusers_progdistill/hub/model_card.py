@@ -84,6 +84,11 @@ class CardOf:
     def conditional(self) -> bool:
         return bool(self.about["model"].get("num_classes"))
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether the model is sampled with fresh noise."""
+        return bool(self.settings.get("stochastic_sampler"))
+
     def distance(self, kind: str, steps: int) -> str:
         """A measured distance, or that there is none."""
         value = ((self.content.get("evaluation") or {}).get(kind) or {}).get(str(steps))
@@ -157,14 +162,21 @@ class CardOf:
                 f"Classifier-free guidance of scale {scale:g} (1 is none) is folded in: its samples are guided, with"
                 " one network evaluation a step, and the scale cannot be changed."
             )
+        if self.stochastic:
+            lines.append(
+                "It is sampled with fresh noise in every step but the last (the stochastic sampler of Meng et al.,"
+                " 2022): each one jumps over two steps of the grid and goes back one."
+            )
         if self.evaluation is None:
             return "\n\n".join([*lines, "**Quality:** not measured."])
         reference = max(int(k) for k in self.evaluation["teacher"])
+        at_reference = f"{self.distance('teacher', reference)} at {steps_text(reference)}"
+        if reference != self.steps:
+            at_reference += f", {self.distance('teacher', self.steps)} at {steps_text(self.steps)}"
         quality = (
             f"**Quality:** {self.evaluation['metric']} {self.distance('students', self.steps)} at"
-            f" {steps_text(self.steps)}. Its teacher: {self.distance('teacher', reference)} at"
-            f" {steps_text(reference)}, {self.distance('teacher', self.steps)} at {steps_text(self.steps)}. Real"
-            f" images, one half against the other: {self.evaluation['floor']:.2f}. Lower is better;"
+            f" {steps_text(self.steps)}. Its teacher: {at_reference}. Real images, one half against the other:"
+            f" {self.evaluation['floor']:.2f}. Lower is better;"
             f" {self.evaluation['num_images']:,} images, seed {self.evaluation['seed']}."
         )
         return "\n\n".join([*lines, quality])
@@ -178,17 +190,15 @@ from diffusers_progdistill import ProgressiveDistillationPipeline
 pipe = ProgressiveDistillationPipeline.from_pretrained("{where}")
 image = pipe({labels}).images[0]
 ```"""
+        without = f"With `diffusers-progdistill`, since the stock pipelines {self.not_stock()}:\n\n{ours}"
         if self.conditional:
             classes = f"Classes 0 to {self.about['model']['num_classes'] - 1}"
             if names and names != [str(k) for k in range(len(names))]:
                 shown = ", ".join(plain(n) for n in names[:100]) + (", ..." if len(names) > 100 else "")
                 classes += f", or by name: {shown}"
-            return f"""With `diffusers-progdistill`, since the stock
-pipelines take no class labels:
-
-{ours}
-
-{classes}."""
+            return f"{without}\n\n{classes}."
+        if self.stochastic:
+            return without
         return f"""With stock diffusers:
 
 ```python
@@ -200,6 +210,10 @@ image = pipe(num_inference_steps={self.steps}).images[0]
 With `diffusers-progdistill`, which knows the number of steps:
 
 {ours}"""
+
+    def not_stock(self) -> str:
+        """What stock pipelines lack for this model."""
+        return "take no class labels" if self.conditional else "do not have this sampler"
 
     def table(self) -> str:
         tag = "`revision`" if self.repo_id else "folder"
@@ -231,8 +245,13 @@ With `diffusers-progdistill`, which knows the number of steps:
         rows = "\n".join(f"| {plain(k)} | {plain(v)} |" for k, v in sorted(settings.items()))
         versions = ", ".join(f"{plain(k)} {plain(v)}" for k, v in self.content["versions"].items())
         updates = sum(s["updates"] for s in stages)
-        return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. Each student learned to do in one step
-what the one before it does in two (Algorithm 2 of the paper). {self.adoption()}Cost so far: {updates:,} updates,
+        learned = (
+            "Each student learned to do in one step\nwhat the one before it does in two (Algorithm 2 of the paper)."
+        )
+        if self.stochastic:
+            learned = "The student learned to do in one step what\ntwo steps of the teacher, on the same grid, do."
+        return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. {learned} {self.adoption()}Cost so
+far: {updates:,} updates,
 {units:,} forward passes of a batch, {hours:.2f} hours.
 
 | setting | value |

@@ -17,12 +17,14 @@ STOCK_PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 def is_stock_sampleable(unet: UNet2DModel, scheduler: ProgressiveDistillationScheduler) -> bool:
     """
     Whether `DDIMPipeline` gives the images of [`ProgressiveDistillationPipeline`]: no class labels, a prediction type
-    it knows and, since its timesteps are integers, a number of steps that divides `num_train_timesteps`.
+    it knows, no stochastic sampler and, since its timesteps are integers, a number of steps that divides
+    `num_train_timesteps`.
     """
     steps = scheduler.num_trained_steps
     return (
         unet.config.num_class_embeds is None
         and unet.config.class_embed_type is None
+        and not scheduler.has_stochastic_sampler
         and scheduler.config.prediction_type in STOCK_PREDICTION_TYPES
         and (steps is None or scheduler.config.num_train_timesteps % steps == 0)
     )

@@ -210,7 +210,8 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
                 One generator, or one an image, to make generation deterministic.
             eta (`float`, *optional*, defaults to 0.0):
-                0 is DDIM, 1 is ancestral sampling. Students are made for 0.
+                0 is DDIM, 1 is ancestral sampling. Students are made for 0, those with a stochastic sampler of their
+                own too.
             use_clipped_model_output (`bool`, *optional*):
                 See [`ProgressiveDistillationScheduler.step`].
             latents (`torch.Tensor` of shape `(batch_size, channels, height, width)`, *optional*):

@@ -188,6 +188,11 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         """The number of sampling steps N the model was distilled for; `None` for a teacher, which has none."""
         return (self.config.get(METADATA_KEY) or {}).get("num_inference_steps")
 
+    @property
+    def has_stochastic_sampler(self) -> bool:
+        """Whether the model was distilled for Meng et al.'s sampler with fresh noise, which `step` then is."""
+        return bool((self.config.get(METADATA_KEY) or {}).get("stochastic_sampler"))
+
     def scale_model_input(self, sample: torch.Tensor, timestep: float | torch.Tensor | None = None) -> torch.Tensor:
         """
         Ensures interchangeability with schedulers that need to scale the denoising model input: returns `sample`.
@@ -240,16 +245,19 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         angles = [self.schedule.angle(t) for t in grid]
         self.num_inference_steps = len(grid)
         self._grid = grid
-        self._steps = [self._make_step(a, b) for a, b in zip(angles, angles[1:] + [self._final_angle])]
+        ends = [self._final_angle] * 2
+        self._steps = list(map(self._make_step, angles, [*angles[1:], *ends], [*angles[2:], *ends]))
         self.timesteps = torch.tensor(grid, dtype=torch.float32).to(device)
 
-    def _make_step(self, angle: float, angle_next: float) -> DDIMStep:
+    def _make_step(self, angle: float, angle_next: float, angle_jump: float) -> DDIMStep:
+        """The step to the next angle of the grid; `angle_jump` is the one after it."""
         if self.config.prediction_type == "epsilon" and math.cos(angle) < 1e-12:
             raise ValueError(
                 "`prediction_type='epsilon'` cannot start from zero terminal SNR: epsilon says nothing about the image"
                 " there. Use a v-prediction model."
             )
-        return DDIMStep.create(angle, angle_next, self.config.prediction_type)
+        jump = angle_jump if self.has_stochastic_sampler else None
+        return DDIMStep.create(angle, angle_next, self.config.prediction_type, jump)
 
     def _find_step(self, timestep: float | torch.Tensor) -> DDIMStep:
         """The step that starts at `timestep`: of the grid if it is on it, else 1/N in t, at most to clean data."""
@@ -262,10 +270,10 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         distance, index = min((abs(t - timestep), i) for i, t in enumerate(self._grid))
         if distance <= GRID_TOLERANCE * num_train / self.num_inference_steps:
             return self._steps[index]
-        end = timestep - num_train / self.num_inference_steps
+        ends = [timestep - k * num_train / self.num_inference_steps for k in (1, 2)]
         # Timestep -1 is t = 0; a grid's own last step ends where the options say, and so does this one.
-        angle_next = self.schedule.angle(end) if end > -1 + 1e-9 else self._final_angle
-        return self._make_step(self.schedule.angle(timestep), angle_next)
+        angles = [self.schedule.angle(end) if end > -1 + 1e-9 else self._final_angle for end in ends]
+        return self._make_step(self.schedule.angle(timestep), *angles)
 
     def _storage(self) -> int:
         return self.timesteps.untyped_storage().data_ptr()
@@ -282,7 +290,9 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> ProgressiveDistillationSchedulerOutput | tuple:
         """
-        One DDIM step to the next entry of the grid; the last one goes to clean data.
+        One DDIM step to the next entry of the grid; the last one goes to clean data. With a model that was distilled
+        for the stochastic sampler (Meng et al., 2022) it is DDIM to the entry after the next, and noise back to the
+        next.
 
         Args:
             model_output (`torch.Tensor`):
@@ -292,12 +302,13 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
             sample (`torch.Tensor`):
                 The current sample z_t.
             eta (`float`, *optional*, defaults to 0.0):
-                Weight of fresh noise: 0 is DDIM, 1 ancestral sampling (section 1.6 of the DDIM paper).
+                Weight of fresh noise: 0 is DDIM, 1 ancestral sampling (section 1.6 of the DDIM paper). Must be 0 with
+                the stochastic sampler, which has its own.
             use_clipped_model_output (`bool`, *optional*, defaults to `False`):
                 Whether epsilon is computed again from the clipped clean image (the paper's sampler). Without clipping
                 it changes nothing.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
-                For the fresh noise of `eta > 0`.
+                For the fresh noise of `eta > 0` and of the stochastic sampler.
             variance_noise (`torch.Tensor`, *optional*):
                 The fresh noise itself, in place of a generator.
             return_dict (`bool`, *optional*, defaults to `True`):
@@ -307,15 +318,18 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
             [`ProgressiveDistillationSchedulerOutput`] or `tuple`: `prev_sample` and `pred_original_sample`.
 
         Raises:
-            `ValueError`: If `set_timesteps` was not called, or both a generator and `variance_noise` are given.
+            `ValueError`: If `set_timesteps` was not called, both a generator and `variance_noise` are given, or `eta`
+                is with the stochastic sampler.
         """
         if self._steps is None:
             raise ValueError("call `set_timesteps` before `step`")
+        if eta and self.has_stochastic_sampler:
+            raise ValueError(f"`eta` must be 0, not {eta:g}: this model's sampler has its own noise")
         step = self._find_step(timestep)
         clips = self.config.clip_sample or self.config.thresholding
         if self.config.prediction_type == "sample_epsilon":
             model_output = to_sample(model_output, sample, step.alpha, step.sigma, "sample_epsilon")
-        if eta > 0 or clips:
+        if eta > 0 or clips or step.noise > 0:
             prev, x = self._clipped_or_noisy(
                 model_output, step, sample, eta, use_clipped_model_output, generator, variance_noise
             )
@@ -344,10 +358,10 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         turn = step.sigma * step.alpha_next - step.alpha * step.sigma_next
         sum_turn = step.sigma * step.alpha_next + step.alpha * step.sigma_next
         variance = (step.sigma_next / (step.sigma * step.alpha_next)) ** 2 * turn * sum_turn
-        std = eta * math.sqrt(max(variance, 0.0))
+        std = step.noise or eta * math.sqrt(max(variance, 0.0))
         direction = math.sqrt(max(step.sigma_next**2 - std**2, 0.0))
         prev = step.alpha_next * x + direction * epsilon
-        if eta > 0:
+        if std > 0:
             if variance_noise is not None and generator is not None:
                 raise ValueError("pass only one of `generator` and `variance_noise`")
             if variance_noise is None:

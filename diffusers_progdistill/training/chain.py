@@ -97,6 +97,8 @@ def check_steps(config: DistillationConfig, teacher: Teacher):
     trained = teacher.pipeline.num_trained_steps
     if trained is not None and trained != config.start_steps:
         raise InputError(f"--start_steps {config.start_steps} must be {trained}, which the teacher was distilled for")
+    if trained is None and config.stochastic_sampler:
+        raise InputError("--stochastic_sampler needs a --pretrained_teacher_model that was distilled to --start_steps")
 
 
 def kinds_of(run: Run, plan: list[Stage]) -> dict:
@@ -189,14 +191,22 @@ def halving_objective(run: Run, teacher_unet, num_train_timesteps: int, stage: S
     """The loss of a stage; teacher and student predict the same by now."""
     kind, weighting = run.config.prediction_type, run.config.weighting
     return HalvingObjective(
-        teacher_unet, kind, stage.number, kind, weighting, num_train_timesteps, run.accelerator.device
+        teacher_unet,
+        kind,
+        stage.number,
+        kind,
+        weighting,
+        num_train_timesteps,
+        run.accelerator.device,
+        doubled_stride=run.config.stochastic_sampler,
     )
 
 
 def halving_parts(run: Run, teacher: ProgressiveDistillationPipeline, stage: Stage):
     """The network that a halving starts from, its loss, and the scheduler that is stored beside it."""
-    scheduler = with_metadata(
-        teacher.scheduler, num_inference_steps=stage.number, weighting=run.config.weighting, **run.teacher.metadata
-    )
+    metadata = {"num_inference_steps": stage.number, "weighting": run.config.weighting, **run.teacher.metadata}
+    if run.config.stochastic_sampler:
+        metadata["stochastic_sampler"] = True
+    scheduler = with_metadata(teacher.scheduler, **metadata)
     objective = halving_objective(run, teacher.unet, scheduler.config.num_train_timesteps, stage)
     return student_network(teacher.unet), objective, scheduler

@@ -95,8 +95,8 @@ class TrainingConfig:
         self._check_tracker()
 
     _positive = ()
-    # Only teachers are trained with it.
-    label_dropout = 0.0
+    # Only teachers are trained with the one, and only students for the other.
+    label_dropout, stochastic_sampler = 0.0, False
 
     def _require(self, name: str, right: bool, what: str):
         if not right:
@@ -205,6 +205,12 @@ class DistillationConfig(AdoptionConfig):
     end_steps: int = option(4, "Number of sampling steps of the last student; --start_steps halves down to it.")
     updates_per_stage: int = option(50_000, "Updates of each student; twice as many for those of 2 steps and of 1.")
 
+    stochastic_sampler: bool = option(
+        False,
+        "Make an N-step student into one that is sampled with fresh noise, in N steps too (--start_steps N --end_steps"
+        " N).",
+    )
+
     eval_images: int = option(0, "Images that each student is measured with; 0 makes a picture of samples only.")
     eval_batch_size: int = option(500, "Images that are generated in one go.")
     feature_extractor: str = option(
@@ -223,8 +229,11 @@ class DistillationConfig(AdoptionConfig):
 
     def check(self):
         super().check()
+        if self.stochastic_sampler:
+            self._require("end_steps", self.end_steps == self.start_steps, f"--start_steps {self.start_steps} too")
+            self._require("end_steps", self.end_steps > 1, "2 or more with --stochastic_sampler")
         ratio, rest = divmod(self.start_steps, self.end_steps)
-        if rest or ratio < 2 or ratio & (ratio - 1):
+        if not self.stochastic_sampler and (rest or ratio < 2 or ratio & (ratio - 1)):
             near = self.end_steps * 2 ** max(1, round(ratio).bit_length() - 1)
             raise InputError(
                 f"--start_steps {self.start_steps} must be --end_steps {self.end_steps} doubled once or more, such as"
@@ -238,7 +247,7 @@ class DistillationConfig(AdoptionConfig):
 
     def student_steps(self) -> list[int]:
         """Sampling steps of the students, in the order in which they are made."""
-        steps = [self.start_steps // 2]
+        steps = [self.start_steps if self.stochastic_sampler else self.start_steps // 2]
         while steps[-1] > self.end_steps:
             steps.append(steps[-1] // 2)
         return steps

@@ -62,7 +62,8 @@ def print_plan(run, plan: list[Stage], kinds: dict):
         times = {kind: seconds_per_update(run, *parts) for kind, parts in kinds.items()}
     for stage in plan:
         about = f"  about {stage.updates * times[stage.is_halving]:,.0f} s" if times else ""
-        label = f"{2 * stage.number:>5} -> {stage.number:<5} steps" if stage.is_halving else f"{stage.name:<20}"
+        before = stage.number * (1 if config.stochastic_sampler else 2)
+        label = f"{before:>5} -> {stage.number:<5} steps" if stage.is_halving else f"{stage.name:<20}"
         print(f"  {label} {stage.updates:>9,} updates {stage.forward_units:>11,} forward units{about}")
     total = sum(s.updates * times[s.is_halving] for s in plan) if times else None
     about = "" if total is None else f", about {total:,.0f} s of training"

@@ -85,6 +85,8 @@ def load_teacher(config: AdoptionConfig) -> ProgressiveDistillationPipeline:
         raise InputError(f"{FLAG} {name} cannot be loaded as a pipeline: {reason}") from error
     if not isinstance(pipeline.unet, diffusers.UNet2DModel):
         raise InputError(f"{FLAG} {name} has a {type(pipeline.unet).__name__}: it must be a UNet2DModel")
+    if pipeline.scheduler.has_stochastic_sampler:
+        raise InputError(f"{FLAG} {name} was made for the stochastic sampler: give the student that it was made from")
     kind = pipeline.scheduler.config.prediction_type
     unet = without_learned_variance(pipeline.unet, kind)
     check_network(unet, FLAG, kind)

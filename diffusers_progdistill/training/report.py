@@ -10,7 +10,7 @@ from ..record import Record
 from .stages import Stage
 
 
-# Steps at which the teacher's own curve is flat: the reference of every measurement.
+# Steps at which a teacher's own curve is flat: the reference of every measurement, unless it has steps of its own.
 REFERENCE_STEPS = 256
 GRID_COLUMNS = 12
 
@@ -42,7 +42,7 @@ class Report:
             self.evaluation = {"students": {}, "teacher": {}}
         if config.eval_images and accelerator.is_main_process:
             self._make_metric(data)
-        self._measure("teacher", self.teacher, REFERENCE_STEPS)
+        self._measure("teacher", self.teacher, self.teacher.num_trained_steps or REFERENCE_STEPS)
         self.seconds += time.perf_counter() - began
 
     def _make_metric(self, data):

@@ -86,8 +86,10 @@ def check_batch(config: TrainingConfig, num_images: int, world: int) -> int:
 def settings_of(config: TrainingConfig, data, global_batch: int, adopts: bool = False) -> dict:
     """What the weights depend on."""
     settings = {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}
-    # Without an adopt stage these say nothing.
-    return settings if adopts else {k: v for k, v in settings.items() if k not in ("adopt_updates", "guidance_scale")}
+    silent = set() if adopts else {"adopt_updates", "guidance_scale"}
+    if not settings.get("stochastic_sampler"):
+        silent.add("stochastic_sampler")
+    return {k: v for k, v in settings.items() if k not in silent}
 
 
 def about_of(config: DistillationConfig, teacher, data) -> dict:

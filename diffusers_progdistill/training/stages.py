@@ -167,10 +167,22 @@ class AdoptObjective(BaseObjective):
 class HalvingObjective(Objective):
     """Algorithm 2: the target is where two steps of the teacher lead, at t = i/N with i uniform in 1 ... N."""
 
-    def __init__(self, teacher, teacher_type, num_steps, prediction_type, weighting, num_train_timesteps, device=None):
+    def __init__(
+        self,
+        teacher,
+        teacher_type,
+        num_steps,
+        prediction_type,
+        weighting,
+        num_train_timesteps,
+        device=None,
+        doubled_stride: bool = False,
+    ):
         super().__init__(prediction_type, weighting, num_train_timesteps)
         self.teacher, self.teacher_type, self.num_steps = teacher, teacher_type, num_steps
-        self.grid = HalvingGrid.create(num_steps, num_train_timesteps, device=device)
+        # The stochastic sampler's student spans two steps of a teacher on its own grid.
+        create = HalvingGrid.create_doubled if doubled_stride else HalvingGrid.create
+        self.grid = create(num_steps, num_train_timesteps, device=device)
 
     def __call__(self, model, batch: Batch) -> torch.Tensor:
         rows = self.grid.at((batch.uniform * self.num_steps).long())
