@@ -3,7 +3,7 @@
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from diffusers_progdistill.commands import push, sample
+from diffusers_progdistill.commands import evaluate, push, sample
 from diffusers_progdistill.training.config import AdoptionConfig, DistillationConfig, TeacherConfig
 
 
@@ -22,6 +22,7 @@ PAGES = {
     "train-teacher": TeacherConfig,
     "distill": DistillationConfig,
     "adopt": AdoptionConfig,
+    "evaluate": evaluate.EvaluationConfig,
     "push": push.PushConfig,
     "sample": sample.SampleConfig,
 }

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from diffusers_progdistill.commands.demo import chain_config
 from diffusers_progdistill.data import load_data
-from diffusers_progdistill.evaluation.metrics import FrechetDistance, generate
+from diffusers_progdistill.evaluation.metrics import ImageMetrics
+from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
@@ -34,7 +35,7 @@ class Distances:
     def __init__(self, path: Path, seeds: list[int], num_images: int):
         self.path, self.seeds, self.num_images = path, seeds, num_images
         self.known = json.loads(path.read_text()) if path.exists() else {}
-        self.metric = FrechetDistance(load_data(DistillationConfig(dataset_name="digits")))
+        self.metric = ImageMetrics(load_data(DistillationConfig(dataset_name="digits")))
 
     def of(self, name: str, pipeline, steps: int, guidance_scale: float = 1.0) -> list[float]:
         values = []

@@ -19,7 +19,8 @@ from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.diffusion import adoption
 from diffusers_progdistill.diffusion.noise_schedule import add_noise, cosine_angle, log_snr, time_to_timestep
 from diffusers_progdistill.diffusion.parameterization import to_sample
-from diffusers_progdistill.evaluation.metrics import FrechetDistance, generate
+from diffusers_progdistill.evaluation.metrics import ImageMetrics
+from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training import adopt, network
 from diffusers_progdistill.training.config import AdoptionConfig
@@ -57,7 +58,7 @@ def main():
     parser.add_argument("--num_images", type=int, default=2000)
     parser.add_argument("--prediction_type", default="v_prediction")
     options = parser.parse_args()
-    metric = FrechetDistance(load_digits())
+    metric = ImageMetrics(load_digits())
     data = load_digits()
     teacher = ProgressiveDistillationPipeline.from_pretrained(options.teacher)
     teacher = ProgressiveDistillationPipeline(teacher.unet, unclipped(teacher.scheduler))

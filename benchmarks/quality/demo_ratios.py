@@ -8,7 +8,8 @@ import statistics
 from pathlib import Path
 
 from diffusers_progdistill.data import load_data
-from diffusers_progdistill.evaluation.metrics import FrechetDistance, generate
+from diffusers_progdistill.evaluation.metrics import ImageMetrics
+from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training.config import DistillationConfig
 
@@ -21,7 +22,7 @@ def main():
     parser.add_argument("--first_seed", type=int, default=1)
     options = parser.parse_args()
 
-    metric = FrechetDistance(load_data(DistillationConfig(dataset_name="digits")))
+    metric = ImageMetrics(load_data(DistillationConfig(dataset_name="digits")))
     teacher = ProgressiveDistillationPipeline.from_pretrained(options.folder / "teacher")
     students = {
         int(path.name.removeprefix("steps-")): ProgressiveDistillationPipeline.from_pretrained(path)

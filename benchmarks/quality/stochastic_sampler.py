@@ -15,7 +15,8 @@ from accelerate import Accelerator
 from adopt_ratios import chain_of, show
 
 from diffusers_progdistill.data import load_digits
-from diffusers_progdistill.evaluation.metrics import FrechetDistance, generate
+from diffusers_progdistill.evaluation.metrics import ImageMetrics
+from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.loop import train_stage
@@ -57,7 +58,7 @@ def main():
     options = parser.parse_args()
     torch.manual_seed(0)
     data = load_digits()
-    metric = FrechetDistance(data)
+    metric = ImageMetrics(data)
     for steps in map(int, options.steps.split(",")):
         rows = {"deterministic": [ProgressiveDistillationPipeline.from_pretrained(options.folder / f"steps-{steps}")]}
         seeds = range(options.training_seeds)

@@ -14,6 +14,7 @@ COMMANDS = {
     "adopt": "make a model of the canonical schedule out of any other",
     "push": "put the students of a chain on the Hub, or what is missing of them",
     "card": "write the model card of a chain",
+    "evaluate": "measure models: distances to real images, precision and recall, agreement with the teacher",
     "sample": "generate images with a model and put them in one picture",
 }
 

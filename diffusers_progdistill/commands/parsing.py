@@ -127,6 +127,12 @@ def split_target(argv: list[str]) -> tuple[str | None, list[str]]:
     return (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
 
 
+def split_targets(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The folders or models that come before a command's options, and the options."""
+    count = next((k for k, word in enumerate(argv) if word.startswith("-")), len(argv))
+    return argv[:count], argv[count:]
+
+
 def run(function) -> int:
     """Run a command and turn what it raises into an exit status, see `progdistill --help`."""
     try:

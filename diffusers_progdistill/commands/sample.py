@@ -48,8 +48,8 @@ def sample(model: str, config: SampleConfig):
     import torch
     from diffusers.utils import logging, make_image_grid
 
-    from ..evaluation.metrics import noise_of
     from ..evaluation.pictures import to_pictures
+    from ..evaluation.sampling import noise_of
     from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 
     logging.disable_progress_bar()

@@ -46,23 +46,34 @@ def save_rows(rows: list[tuple[str, torch.Tensor]], path: Path, column_names: li
     replace_file(path, grid.save)
 
 
-def save_curve(students: dict[int, float], teacher: dict[int, float], floor: float, name: str, path: Path):
-    """Distance against sampling steps, both on log axes, for the students and for the teacher's own sampler."""
+def save_curves(curves: dict[str, dict[str, dict[int, list[float]]]], floors: dict[str, float], path: Path):
+    """
+    Distance against sampling steps, both on log axes, one panel a metric.
+
+    Args:
+        curves (`dict[str, dict[str, dict[int, list[float]]]]`): By metric, line and steps: the median, least and
+            greatest of the seeds, or the one value. The line "students" is drawn strongest.
+        floors (`dict[str, float]`): By metric, the distance of real images to real images.
+        path (`Path`): The PNG to write.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(*zip(*sorted(teacher.items())), "o--", color="0.55", label="teacher, DDIM")
-    axes.plot(*zip(*sorted(students.items())), "o-", color="tab:blue", label="distilled students")
-    axes.axhline(
-        floor, color="tab:green", linewidth=1, linestyle=":", label="real images, half against half (smaller sets)"
-    )
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    ticks = sorted({*students, *teacher})
-    axes.set_xticks(ticks, [str(t) for t in ticks])
-    axes.set_xlabel("sampling steps")
-    axes.set_ylabel(f"{name}, lower is better")
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.25)
+    figure = Figure(figsize=(6.4 * len(curves), 4), layout="constrained")
+    for axes, (metric, lines) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+        for number, (label, line) in enumerate(lines.items()):
+            steps = sorted(line)
+            middle, low, high = ([line[n][part if len(line[n]) > 1 else 0] for n in steps] for part in (0, 1, 2))
+            is_main = label == "students"
+            color = "tab:blue" if is_main else ("0.55", "tab:orange", "tab:red", "tab:purple", "tab:brown")[number % 5]
+            axes.plot(steps, middle, "o-" if is_main else "o--", color=color, label=label, zorder=3 if is_main else 2)
+            axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.axhline(floors[metric], color="tab:green", linewidth=1, linestyle=":", label="real images (smaller sets)")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        ticks = sorted({n for line in lines.values() for n in line})
+        axes.set_xticks(ticks, [str(t) for t in ticks])
+        axes.set_xlabel("sampling steps")
+        axes.set_ylabel(f"{metric}, lower is better")
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.25)
     replace_file(path, lambda temporary: figure.savefig(temporary, dpi=130))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..evaluation.summary import FILE_NAME, read_rows, summaries
 from ..record import students_of
 
 
@@ -65,9 +66,10 @@ class CardOf:
         repo_id (`str`, *optional*): Where the chain is published. Default: the local folders are named.
         pictures (`list[str]`): Which of [`PICTURES`] lie beside the card.
         license (`str`): The license in the metadata.
+        measured (`list[dict]`): Rows of `progdistill evaluate`, see [`summaries`].
     """
 
-    def __init__(self, content, steps=None, repo_id=None, pictures=(), license="unknown"):
+    def __init__(self, content, steps=None, repo_id=None, pictures=(), license="unknown", measured=()):
         students = students_of(content)
         self.steps = steps or students[-1]["num_inference_steps"]
         self.students = [s for s in students if s["num_inference_steps"] >= self.steps]
@@ -76,6 +78,8 @@ class CardOf:
         self.repo_id, self.pictures, self.license = repo_id, pictures, license
         evaluation = content.get("evaluation") or {}
         self.evaluation = evaluation if str(self.steps) in evaluation.get("students", {}) else None
+        names = {"teacher", "adopted", *(s["name"] for s in self.students)}
+        self.measured = [row for row in measured if row["model"] in names]
         self.name = (repo_id or f"steps-{self.steps}").split("/")[-1]
 
     # What is said more than once.
@@ -123,30 +127,64 @@ class CardOf:
         return ModelCardData(**values)
 
     def results(self) -> list[EvalResult]:
-        """Every figure that was measured of the students so far."""
-        evaluation = self.content.get("evaluation") or {}
-        source = self.about["data"]
-        names = {"hub": source.get("name"), "digits": "scikit-learn digits", "local": "local folder"}
-        kinds = {"hub": source.get("name"), "digits": "digits", "local": "local"}
-        return [
-            EvalResult(
-                task_type=TASK,
-                dataset_type=kinds[source["source"]],
-                dataset_name=names[source["source"]],
-                metric_type="frechet_distance",
-                metric_name=f"{evaluation['metric']}, {steps_text(s['num_inference_steps'])}",
-                metric_value=evaluation["students"][str(s["num_inference_steps"])],
-                metric_args={
-                    "num_inference_steps": s["num_inference_steps"],
-                    "feature_extractor": evaluation.get("feature_extractor", evaluation["metric"]),
-                    "num_images": evaluation["num_images"],
-                    "seed": evaluation["seed"],
-                    "floor": evaluation["floor"],
-                },
-            )
-            for s in self.students
-            if str(s["num_inference_steps"]) in evaluation.get("students", {})
+        """Every figure that was measured of the students so far, by `progdistill evaluate` or while they were made."""
+        steps_of = {s["name"]: s["num_inference_steps"] for s in self.students}
+        rows = [row for row in self.measured if row["model"] in steps_of]
+        results = [
+            self._result(row["metric"], row["num_inference_steps"], figure, row[figure][0], row)
+            for row in rows
+            for figure in ("frechet_distance", "kernel_distance", "precision", "recall")
         ]
+        evaluation = self.content.get("evaluation") or {}
+        known = {(row["metric"], row["num_inference_steps"]) for row in rows}
+        for steps in steps_of.values():
+            value = (evaluation.get("students") or {}).get(str(steps))
+            if value is not None and (evaluation["metric"], steps) not in known:
+                results.append(self._result(evaluation["metric"], steps, "frechet_distance", value, evaluation))
+        return results
+
+    def _result(self, metric: str, steps: int, figure: str, value: float, source: dict) -> EvalResult:
+        """One line of the model index; `source` says with what it was measured."""
+        data = self.about["data"]
+        names = {"hub": data.get("name"), "digits": "scikit-learn digits", "local": "local folder"}
+        kinds = {"hub": data.get("name"), "digits": "digits", "local": "local"}
+        told = ("num_images", "seed", "seeds", "floor")
+        return EvalResult(
+            task_type=TASK,
+            dataset_type=kinds[data["source"]],
+            dataset_name=names[data["source"]],
+            metric_type=figure,
+            metric_name=f"{metric if figure == 'frechet_distance' else f'{figure}, {metric}'}, {steps_text(steps)}",
+            metric_value=value,
+            metric_args={
+                "num_inference_steps": steps,
+                "feature_extractor": source.get("feature_extractor", metric),
+                **{key: source[key] for key in told if key in source},
+                **({"range": source[figure][1:]} if len(source.get("seeds", [])) > 1 else {}),
+            },
+        )
+
+    def evaluation_table(self) -> str:
+        """What `progdistill evaluate` measured, if it did."""
+        lines = []
+        for metric in dict.fromkeys(row["metric"] for row in self.measured):
+            rows = [row for row in self.measured if row["metric"] == metric]
+            seeds = ", ".join(map(str, rows[0]["seeds"]))
+            lines += [
+                f"{plain(metric)}, {rows[0]['num_images']:,} images, seeds {seeds}: median [range].",
+                "",
+                "| model | sampler | steps | distance | precision | recall |",
+                "|---|---|--:|--:|--:|--:|",
+            ]
+            for row in rows:
+                middle, least, greatest = row["frechet_distance"]
+                spread = f" [{least:.2f}, {greatest:.2f}]" if len(row["seeds"]) > 1 else ""
+                lines.append(
+                    f"| {plain(row['model'])} | {plain(row['sampler'])} | {row['num_inference_steps']} |"
+                    f" {middle:.2f}{spread} | {row['precision'][0]:.3f} | {row['recall'][0]:.3f} |"
+                )
+            lines.append("")
+        return "\n".join(lines).rstrip()
 
     def headline(self) -> str:
         model = self.about["model"]
@@ -296,6 +334,7 @@ Versions: {versions}."""
             f"## Use\n\n{self.usage()}",
             "## Quality and steps" + (f"\n\n{more}" if more else ""),
             self.table(),
+            *([f"## Evaluation\n\n{self.evaluation_table()}"] if self.measured else []),
             f"## Training\n\n{self.training()}",
             f"## Limits\n\n{self.limits()}",
             f"## Citation\n\n{CITATION}",
@@ -311,4 +350,6 @@ def make_card(folder: Path, content: dict, steps: int | None = None, repo_id: st
         [`~huggingface_hub.ModelCard`]: Its text is `str(card)`.
     """
     pictures = [name for name in PICTURES if (folder / name).exists()]
-    return CardOf(content, steps, repo_id, pictures, license).card()
+    path = folder / FILE_NAME
+    measured = summaries(read_rows(path)) if path.exists() else []
+    return CardOf(content, steps, repo_id, pictures, license, measured).card()

@@ -48,7 +48,7 @@ def distill(config: DistillationConfig) -> Path:
     """
     run = open_run(config)
     check_steps(config, run.teacher)
-    if config.eval_images and run.data.labels is None:
+    if config.eval_images and config.feature_extractor == "classifier" and run.data.labels is None:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
     folder, plan = Path(config.output_dir), plan_of(config, run.teacher)
     if config.dry_run:

@@ -212,9 +212,11 @@ class DistillationConfig(AdoptionConfig):
     )
 
     eval_images: int = option(0, "Images that each student is measured with; 0 makes a picture of samples only.")
-    eval_batch_size: int = option(500, "Images that are generated in one go.")
+    eval_batch_size: int = option(500, "Images that are made before the processes gather them; changes no figure.")
     feature_extractor: str = option(
-        "classifier", "Features of the Frechet distance: a classifier of the data's labels."
+        "classifier",
+        "Features of the Frechet distance: classifier (trained on the labels), efflite0, inception (FID), or a vision"
+        " model of transformers.",
     )
     push_to_hub: bool = option(
         False, "Put each finished student on the Hub, in the background: one commit on main, and a tag steps-N."
@@ -241,7 +243,6 @@ class DistillationConfig(AdoptionConfig):
             )
         self._require("eval_images", self.eval_images >= 0, "zero or a positive number")
         self._require("eval_images", self.eval_images != 1, "2 or more, or 0")
-        self._require("feature_extractor", self.feature_extractor == "classifier", "classifier")
         if self.eval_images and find_spec("torchmetrics") is None:
             raise InputError("--eval_images needs torchmetrics: `pip install diffusers-progdistill[eval]`")
 

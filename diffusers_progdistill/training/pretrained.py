@@ -55,6 +55,45 @@ class Teacher:
         )
 
 
+def load_pipeline(
+    name: str, flag: str, cache_dir=None, token=None, revision=None, variant=None, trust_remote_code: bool = False
+) -> ProgressiveDistillationPipeline:
+    """
+    A model from a folder or the Hub, without running anything that comes with it.
+
+    Args:
+        name (`str`): A diffusers pipeline folder, or a name on the Hub.
+        flag (`str`): What a message calls it.
+        cache_dir, token, revision, variant, trust_remote_code (*optional*): As [`~DiffusionPipeline.from_pretrained`].
+
+    Raises:
+        [`InputError`]: If there is none, it cannot be trusted, or it is no `UNet2DModel`.
+    """
+    if not os.path.isdir(name) and (os.path.isabs(name) or name.startswith(".") or name.count("/") != 1):
+        raise InputError(f"{flag} {name} is not a folder: give a diffusers pipeline folder")
+    if os.path.isdir(name) and not os.path.exists(os.path.join(name, "model_index.json")):
+        raise InputError(f"{flag} {name} has no model_index.json: give a diffusers pipeline folder")
+    options = {"variant": variant, "trust_remote_code": trust_remote_code}
+    try:
+        folder = name
+        if not os.path.isdir(name):
+            where = {"revision": revision, "cache_dir": cache_dir, "token": token}
+            folder = ProgressiveDistillationPipeline.download(name, **where, **options)
+        check_teacher_files(Path(folder), trust_remote_code)
+        pipeline = ProgressiveDistillationPipeline.from_pretrained(folder, **options)
+        if not isinstance(pipeline, ProgressiveDistillationPipeline):
+            # A trusted folder's own class; what is used is its network on its schedule.
+            pipeline = ProgressiveDistillationPipeline(pipeline.unet, pipeline.scheduler)
+    except InputError:
+        raise
+    except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
+        reason = str(error).split("\n")[0][:200]
+        raise InputError(f"{flag} {name} cannot be loaded as a pipeline: {reason}") from error
+    if not isinstance(pipeline.unet, diffusers.UNet2DModel):
+        raise InputError(f"{flag} {name} has a {type(pipeline.unet).__name__}: it must be a UNet2DModel")
+    return pipeline
+
+
 def load_teacher(config: AdoptionConfig) -> ProgressiveDistillationPipeline:
     """
     Load the teacher, and settle what its students predict.
@@ -62,29 +101,8 @@ def load_teacher(config: AdoptionConfig) -> ProgressiveDistillationPipeline:
     Raises:
         [`InputError`]: If there is none, it is no `UNet2DModel`, or it can be neither halved nor adopted.
     """
-    name = config.pretrained_teacher_model
-    if not os.path.isdir(name) and (os.path.isabs(name) or name.startswith(".") or name.count("/") != 1):
-        raise InputError(f"{FLAG} {name} is not a folder: give a diffusers pipeline folder")
-    if os.path.isdir(name) and not os.path.exists(os.path.join(name, "model_index.json")):
-        raise InputError(f"{FLAG} {name} has no model_index.json: give a diffusers pipeline folder")
-    variant, trust = {"variant": config.variant}, {"trust_remote_code": config.trust_remote_code}
-    try:
-        folder = name
-        if not os.path.isdir(name):
-            options = {"revision": config.revision, "cache_dir": config.cache_dir, "token": config.hub_token}
-            folder = ProgressiveDistillationPipeline.download(name, **options, **variant, **trust)
-        check_teacher_files(Path(folder), config.trust_remote_code)
-        pipeline = ProgressiveDistillationPipeline.from_pretrained(folder, **variant, **trust)
-        if not isinstance(pipeline, ProgressiveDistillationPipeline):
-            # A trusted folder's own class; what is distilled is its network on its schedule.
-            pipeline = ProgressiveDistillationPipeline(pipeline.unet, pipeline.scheduler)
-    except InputError:
-        raise
-    except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
-        reason = str(error).split("\n")[0][:200]
-        raise InputError(f"{FLAG} {name} cannot be loaded as a pipeline: {reason}") from error
-    if not isinstance(pipeline.unet, diffusers.UNet2DModel):
-        raise InputError(f"{FLAG} {name} has a {type(pipeline.unet).__name__}: it must be a UNet2DModel")
+    name, where = config.pretrained_teacher_model, (config.cache_dir, config.hub_token)
+    pipeline = load_pipeline(name, FLAG, *where, config.revision, config.variant, config.trust_remote_code)
     if pipeline.scheduler.has_stochastic_sampler:
         raise InputError(f"{FLAG} {name} was made for the stochastic sampler: give the student that it was made from")
     kind = pipeline.scheduler.config.prediction_type

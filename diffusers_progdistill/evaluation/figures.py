@@ -1,0 +1,164 @@
+"""The figures of models x samplers x steps x seeds, measured one after the other, each kept at once."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from ..disk import write_json
+from ..record import versions
+from .cache import content_key
+from .metrics import as_bytes
+from .samplers import OWN
+from .sampling import generate_shared
+from .summary import read_rows
+
+
+@dataclass
+class Subject:
+    """
+    A model to measure.
+
+    Attributes:
+        name (`str`): What the tables call it.
+        pipeline ([`ProgressiveDistillationPipeline`]): The model.
+        steps (`list[int]`): Numbers of sampling steps.
+        samplers (`list[str]`): See [`SAMPLERS`].
+        guidance_scale (`float`): Of a teacher that is guided from outside.
+    """
+
+    name: str
+    pipeline: object
+    steps: list[int]
+    samplers: list[str] = field(default_factory=lambda: [OWN])
+    guidance_scale: float = 1.0
+
+    @property
+    def weights(self) -> str:
+        """A name of the weights, so that figures of other ones are not taken for theirs."""
+        state = self.pipeline.unet.state_dict()
+        return content_key(*(part for k in sorted(state) for part in (k, state[k].cpu().float())))
+
+
+class Evaluation:
+    """
+    The figures of one folder, measured where they are missing.
+
+    Args:
+        path (`Path`): The `evaluation.json`; what it holds of the same weights and settings is not measured again.
+        accelerator ([`~accelerate.Accelerator`]): The processes; all make images, the main one measures.
+        metrics (`dict[str, ImageMetrics]`): By extractor; empty in all processes but the main one.
+        num_images (`int`), seeds (`list[int]`): How many images, and of which noise; several seeds give a range.
+        reference (`tuple[Subject, int]`, *optional*): Whose images, at how many steps, agreement is measured with.
+        batch_size (`int`, defaults to 500): See [`generate_shared`].
+    """
+
+    def __init__(
+        self, path: Path, accelerator, metrics, num_images: int, seeds: list[int], reference=None, batch_size=500
+    ):
+        self.path, self.accelerator, self.metrics = path, accelerator, metrics
+        self.num_images, self.seeds, self.reference, self.batch_size = num_images, seeds, reference, batch_size
+        self.rows, self._weights = [], {}
+        if accelerator.is_main_process and path.exists():
+            self.rows = read_rows(path)
+
+    def run(self, subjects: list[Subject]) -> list[dict]:
+        """Measure everything, and return the summaries of what was asked for, see [`summaries`]."""
+        asked = []
+        cells = [(s, sampler, n) for s in subjects for sampler in s.samplers for n in s.steps]
+        total = self.num_images * len(cells) * len(self.seeds)
+        with tqdm(total=total, unit="image", disable=not self.accelerator.is_main_process, file=sys.stderr) as bar:
+            for seed in self.seeds:
+                # Of one seed at a time, since the images of the reference are kept while they are compared with.
+                self._reference_images = None
+                for subject, sampler, steps in cells:
+                    bar.set_description(f"{subject.name}, {sampler}, {steps} steps, seed {seed}")
+                    asked += self._cell(subject, sampler, steps, seed, bar)
+        return asked
+
+    def _cell(self, subject: Subject, sampler: str, steps: int, seed: int, bar) -> list[dict]:
+        """One model, sampler, number of steps and seed: a row for each extractor."""
+        cell = self._key_of(subject, sampler, steps, seed)
+        known = {row["feature_extractor"]: row for row in self.rows if {k: row.get(k) for k in cell} == cell}
+        missing = [name for name in self.metrics if name not in known]
+        if not self._agreed(bool(missing)):
+            bar.update(self.num_images)
+            return list(known.values())
+        images = self._images(subject, sampler, steps, seed, bar)
+        agreement = self._agreement(images, seed, bar)
+        for name in missing:
+            measured = {**self.metrics[name].measure(images), **agreement}
+            known[name] = {**cell, "feature_extractor": name, "metric": self.metrics[name].name, **measured}
+            self.rows.append(known[name])
+        if self.accelerator.is_main_process:
+            self.write()
+        return [known[name] for name in self.metrics]
+
+    def _key_of(self, subject: Subject, sampler: str, steps: int, seed: int) -> dict:
+        if subject.name not in self._weights:
+            self._weights[subject.name] = subject.weights
+        return {
+            "model": subject.name,
+            "weights": self._weights[subject.name],
+            "sampler": sampler,
+            "num_inference_steps": steps,
+            "guidance_scale": subject.guidance_scale,
+            "num_images": self.num_images,
+            "seed": seed,
+            # Agreement is with these.
+            **self._reference_key(),
+        }
+
+    def _reference_key(self) -> dict:
+        if self.reference is None:
+            return {}
+        subject, steps = self.reference
+        if subject.name not in self._weights:
+            self._weights[subject.name] = subject.weights
+        return {"reference": f"{self._weights[subject.name]}, {steps} steps"}
+
+    def _agreed(self, value: bool) -> bool:
+        """The main process's answer, since it alone knows what is measured."""
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0]
+
+    def _images(self, subject: Subject, sampler: str, steps: int, seed: int, bar) -> torch.Tensor:
+        if self._is_reference(subject, sampler, steps) and self._reference_images is not None:
+            bar.update(self.num_images)
+            return self._reference_images
+        options = {"guidance_scale": subject.guidance_scale, "sampler": sampler, "bar": bar}
+        made = generate_shared(
+            self.accelerator, subject.pipeline, self.num_images, steps, seed, self.batch_size, **options
+        )
+        images = as_bytes(made)
+        if self._is_reference(subject, sampler, steps):
+            self._reference_images = images
+        return images
+
+    def _is_reference(self, subject: Subject, sampler: str, steps: int) -> bool:
+        return self.reference is not None and sampler == OWN and (subject, steps) == self.reference
+
+    def _agreement(self, images: torch.Tensor, seed: int, bar) -> dict[str, float]:
+        if self.reference is None:
+            return {}
+        from .distances import psnr
+
+        if self._reference_images is None:
+            subject, steps = self.reference
+            self._images(subject, OWN, steps, seed, tqdm(disable=True))
+        return {"psnr_to_reference": psnr(images, self._reference_images)}
+
+    @property
+    def floors(self) -> dict[str, dict[str, float]]:
+        """The figures of real images against real images, by metric."""
+        return {m.name: m.measure_floor() for m in self.metrics.values()}
+
+    def write(self):
+        """Keep all figures, with what else a reader must know."""
+        reference = (
+            {} if self.reference is None else {"reference": f"{self.reference[0].name}, {self.reference[1]} steps"}
+        )
+        write_json(self.path, {"floor": self.floors, **reference, "versions": versions(), "results": self.rows})

