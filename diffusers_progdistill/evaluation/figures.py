@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ class Subject:
     samplers: list[str] = field(default_factory=lambda: [OWN])
     guidance_scale: float = 1.0
 
-    @property
+    @cached_property
     def weights(self) -> str:
         """A name of the weights, so that figures of other ones are not taken for theirs."""
         state = self.pipeline.unet.state_dict()
@@ -60,7 +61,7 @@ class Evaluation:
     ):
         self.path, self.accelerator, self.metrics = path, accelerator, metrics
         self.num_images, self.seeds, self.reference, self.batch_size = num_images, seeds, reference, batch_size
-        self.rows, self._weights = [], {}
+        self.rows, self._reference_images = [], None
         if accelerator.is_main_process and path.exists():
             self.rows = read_rows(path)
 
@@ -81,27 +82,37 @@ class Evaluation:
     def _cell(self, subject: Subject, sampler: str, steps: int, seed: int, bar) -> list[dict]:
         """One model, sampler, number of steps and seed: a row for each extractor."""
         cell = self._key_of(subject, sampler, steps, seed)
+        # Figures of other weights or other real images would stand beside the new ones as if they were the same.
+        self.rows = [row for row in self.rows if not self._is_stale(row, subject)]
         known = {row["feature_extractor"]: row for row in self.rows if {k: row.get(k) for k in cell} == cell}
         missing = [name for name in self.metrics if name not in known]
         if not self._agreed(bool(missing)):
             bar.update(self.num_images)
-            return list(known.values())
+            return [known[name] for name in self.metrics]
         images = self._images(subject, sampler, steps, seed, bar)
         agreement = self._agreement(images, seed, bar)
         for name in missing:
             measured = {**self.metrics[name].measure(images), **agreement}
-            known[name] = {**cell, "feature_extractor": name, "metric": self.metrics[name].name, **measured}
+            known[name] = {**cell, **self._extractor_key(name), "metric": self.metrics[name].name, **measured}
             self.rows.append(known[name])
         if self.accelerator.is_main_process:
             self.write()
         return [known[name] for name in self.metrics]
 
+    def _extractor_key(self, name: str) -> dict:
+        return {"feature_extractor": name, "real_features": self.metrics[name].key}
+
+    def _is_stale(self, row: dict, subject: Subject) -> bool:
+        if row["model"] != subject.name:
+            return False
+        name = row["feature_extractor"]
+        other_images = name in self.metrics and row["real_features"] != self.metrics[name].key
+        return row["weights"] != subject.weights or other_images
+
     def _key_of(self, subject: Subject, sampler: str, steps: int, seed: int) -> dict:
-        if subject.name not in self._weights:
-            self._weights[subject.name] = subject.weights
         return {
             "model": subject.name,
-            "weights": self._weights[subject.name],
+            "weights": subject.weights,
             "sampler": sampler,
             "num_inference_steps": steps,
             "guidance_scale": subject.guidance_scale,
@@ -115,9 +126,7 @@ class Evaluation:
         if self.reference is None:
             return {}
         subject, steps = self.reference
-        if subject.name not in self._weights:
-            self._weights[subject.name] = subject.weights
-        return {"reference": f"{self._weights[subject.name]}, {steps} steps"}
+        return {"reference": f"{subject.weights}, {steps} steps"}
 
     def _agreed(self, value: bool) -> bool:
         """The main process's answer, since it alone knows what is measured."""

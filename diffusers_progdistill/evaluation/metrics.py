@@ -30,6 +30,7 @@ class ImageMetrics:
 
     Attributes:
         name (`str`): What the Frechet distance is called.
+        key (`str`): Names the extractor and the real images by their content.
         floor (`float`): Frechet distance of real images to real images: the mean of five random splits into
             `num_images` of them (at most half) and the others. Small sets lie further apart than large ones.
     """
@@ -44,8 +45,8 @@ class ImageMetrics:
         self.extractor = extractor or load_extractor("classifier", data, cache_dir=cache_dir)
         self.name = self.extractor.label
         images = data.all_images()
-        key = content_key("features", self.extractor.key, images)
-        self.real = cached(key, lambda: {"features": self.extractor(images)}, cache_dir)["features"]
+        self.key = content_key("features", self.extractor.key, images)
+        self.real = cached(self.key, lambda: {"features": self.extractor(images)}, cache_dir)["features"]
         self.split_size = min(num_images or len(self.real), len(self.real) // 2)
         distances = [frechet_distance(rest, part) for part, rest in map(self._split, range(FLOOR_SPLITS))]
         self.floor = sum(distances) / FLOOR_SPLITS

@@ -214,3 +214,19 @@ def test_a_student_is_compared_with_a_named_teacher(teacher_folder, tmp_path):
     (row,) = results(tmp_path / "out")
     # The same weights and steps: the same images.
     assert row["num_inference_steps"] == 4 and row["psnr_to_reference"] > 60
+
+
+def test_figures_of_other_weights_or_images_are_replaced(teacher_folder, tmp_path):
+    save_pipeline(tiny_unet(), ProgressiveDistillationScheduler(), tmp_path / "model")
+    options = ["--dataset_name", "digits", "--num_images", "30", "--steps", "2", "--output_dir", str(tmp_path / "out")]
+    assert evaluate(tmp_path / "model", *options, cache=tmp_path) == 0
+    (first,) = results(tmp_path / "out")
+    unet = tiny_unet()
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    save_pipeline(unet, ProgressiveDistillationScheduler(), tmp_path / "model")
+    assert evaluate(tmp_path / "model", *options, cache=tmp_path) == 0
+    (second,) = results(tmp_path / "out")
+    assert second["weights"] != first["weights"] and second["frechet_distance"] != first["frechet_distance"]
+    # A further seed stands beside it.
+    assert evaluate(tmp_path / "model", *options, "--seeds", "0,1", cache=tmp_path) == 0
+    assert [row["seed"] for row in results(tmp_path / "out")] == [0, 1]

@@ -1,0 +1,42 @@
+"""What the scripts that compare many small runs on the digits share: figures that are kept, and their table."""
+
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from diffusers_progdistill.data import load_digits
+from diffusers_progdistill.evaluation.figures import Evaluation, Subject
+from diffusers_progdistill.evaluation.metrics import ImageMetrics
+from diffusers_progdistill.evaluation.sampling import generate
+from diffusers_progdistill.evaluation.summary import summaries, table
+from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+
+
+class DigitFigures:
+    """
+    Figures of many models in one `evaluation.json`; a script that was stopped goes on where it was.
+
+    Args:
+        folder (`Path`): Where it is written.
+        num_images (`int`), seeds (`list[int]`): Of each figure.
+    """
+
+    def __init__(self, folder: Path, num_images: int, seeds: list[int]):
+        folder.mkdir(parents=True, exist_ok=True)
+        metrics = {"classifier": ImageMetrics(load_digits(), num_images=num_images)}
+        path, accelerator = folder / "evaluation.json", Accelerator(cpu=True)
+        self.evaluation, self.rows = Evaluation(path, accelerator, metrics, num_images, seeds), []
+
+    def add(self, name: str, folder: Path, steps: list[int], samplers: list[str] = ("progdistill",)):
+        """Measure the model in a folder; one whose images are not finite is said to diverge."""
+        pipeline = ProgressiveDistillationPipeline.from_pretrained(folder)
+        pipeline.unet.eval().requires_grad_(False)
+        if not generate(pipeline, 50, steps[0]).isfinite().all():
+            print(f"{name}: diverges", flush=True)
+            return
+        subject = Subject(name, pipeline, steps, list(samplers))
+        self.rows += self.evaluation.run([subject])
+
+    def show(self):
+        """Print everything that was added."""
+        print(table(summaries(self.rows), self.evaluation.floors), flush=True)
