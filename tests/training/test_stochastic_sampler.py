@@ -12,7 +12,7 @@ from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDi
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE
 from diffusers_progdistill.diffusion.targets import HalvingGrid, halving_target
-from diffusers_progdistill.evaluation.sampling import generate
+from diffusers_progdistill.evaluation.sampling import generate, noise_of
 from diffusers_progdistill.pipelines.export import with_metadata
 
 
@@ -76,8 +76,12 @@ def test_a_step_is_a_jump_and_the_noise_back(num_steps):
 
 def test_an_image_depends_on_its_seed_and_number_alone():
     pipeline = ProgressiveDistillationPipeline(tiny_unet(), stochastic_scheduler(4))
-    whole = generate(pipeline, 6, 4, seed=5, batch_size=6)
-    torch.testing.assert_close(generate(pipeline, 6, 4, seed=5, batch_size=2), whole, atol=1e-5, rtol=0)
+    whole = generate(pipeline, 6, 4, seed=5)
+    assert torch.equal(generate(pipeline, 2, 4, seed=5), whole[:2])
+    # By itself, as a person would sample the fourth image.
+    noise, generators = noise_of(5, 3, 1, (1, 8, 8))
+    alone = pipeline(latents=noise, generator=generators, output_type="pt").images
+    torch.testing.assert_close(alone, whole[3:4], atol=1e-5, rtol=0)
     # The fresh noise is used: the deterministic sampler makes something else from the same start.
     plain = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
     assert (generate(ProgressiveDistillationPipeline(tiny_unet(), plain), 6, 4, seed=5) - whole).abs().max() > 0.05
