@@ -33,14 +33,14 @@ def frechet_distance(real: torch.Tensor, fake: torch.Tensor) -> float:
 
 
 def kernel_distance(real: torch.Tensor, fake: torch.Tensor, seed: int = 0) -> float:
-    """Kernel distance (Binkowski et al., 2018): the mean of 100 subsets of at most 1,000 images, by torchmetrics."""
+    """Kernel distance (Binkowski et al., 2018): the mean of 20 subsets of at most 1,000 images, by torchmetrics."""
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(1000, len(real), len(fake))
     with warnings.catch_warnings():
         # It says that it keeps the features, which are in memory anyway.
         warnings.simplefilter("ignore", UserWarning)
-        metric = KernelInceptionDistance(Given(real.shape[1]), subsets=100, subset_size=size, sync_on_compute=False)
+        metric = KernelInceptionDistance(Given(real.shape[1]), subsets=20, subset_size=size, sync_on_compute=False)
     metric = metric.set_dtype(torch.float64)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)

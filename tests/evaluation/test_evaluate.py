@@ -79,7 +79,7 @@ def test_a_run_is_measured_and_its_card_says_so(run_folder, tmp_path, capsys):
 
 
 def test_batch_size_and_processes_change_nothing(run_folder, tmp_path):
-    asked = ["--num_images", "1300", "--steps", "4", "--reference_steps", "4", "--seeds", "3"]
+    asked = ["--num_images", "1100", "--steps", "4", "--reference_steps", "4", "--seeds", "3"]
     for size in (50, 250, 1000):
         options = ["--eval_batch_size", size, "--output_dir", tmp_path / f"{size}"]
         assert evaluate(run_folder, *asked, *options, cache=tmp_path) == 0
