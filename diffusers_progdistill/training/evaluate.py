@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import diffusers
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
@@ -48,6 +49,8 @@ def evaluate(config, targets: list[str]) -> Path:
     if unknown := [name for name in samplers if name not in SAMPLERS]:
         raise InputError(f"--samplers {unknown[0]} is not one of {', '.join(SAMPLERS)}")
     steps, seeds = ([int(word) for word in text.split(",")] for text in (config.steps, config.seeds))
+    # A person watches our own bar; diffusers' bars for loading two components each say nothing.
+    diffusers.utils.logging.disable_progress_bar()
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)]
     )
