@@ -6,11 +6,13 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from ..disk import write_json
 from ..record import versions
 from .cache import content_key
+from .distances import psnr
 from .metrics import as_bytes
 from .samplers import OWN
 from .sampling import generate_shared
@@ -130,8 +132,6 @@ class Evaluation:
 
     def _agreed(self, value: bool) -> bool:
         """The main process's answer, since it alone knows what is measured."""
-        from accelerate.utils import broadcast_object_list
-
         return broadcast_object_list([value])[0]
 
     def _images(self, subject: Subject, sampler: str, steps: int, seed: int, bar) -> torch.Tensor:
@@ -153,8 +153,6 @@ class Evaluation:
     def _agreement(self, images: torch.Tensor, seed: int, bar) -> dict[str, float]:
         if self.reference is None:
             return {}
-        from .distances import psnr
-
         if self._reference_images is None:
             subject, steps = self.reference
             self._images(subject, OWN, steps, seed, tqdm(disable=True))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..errors import InputError
 from ..evaluation.summary import FILE_NAME, read_rows, summaries
 from ..record import students_of
 
@@ -350,6 +351,9 @@ def make_card(folder: Path, content: dict, steps: int | None = None, repo_id: st
         [`~huggingface_hub.ModelCard`]: Its text is `str(card)`.
     """
     pictures = [name for name in PICTURES if (folder / name).exists()]
-    path = folder / FILE_NAME
-    measured = summaries(read_rows(path)) if path.exists() else []
+    try:
+        measured = summaries(read_rows(folder / FILE_NAME))
+    except InputError:
+        # Nothing was measured, or it cannot be read: no reason to stop a chain that is being published.
+        measured = []
     return CardOf(content, steps, repo_id, pictures, license, measured).card()

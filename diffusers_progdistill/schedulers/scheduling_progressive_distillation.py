@@ -263,7 +263,8 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         """The step that starts at `timestep`: of the grid if it is on it, else 1/N in t, at most to clean data."""
         if torch.is_tensor(timestep):
             # An element of `self.timesteps` is known by its place in that tensor's memory: no read from the device.
-            if timestep.numel() == 1 and timestep.untyped_storage().data_ptr() == self._storage():
+            grid = self.timesteps.untyped_storage()
+            if timestep.numel() == 1 and timestep.untyped_storage().data_ptr() == grid.data_ptr():
                 return self._steps[timestep.storage_offset()]
             timestep = timestep.item()
         num_train = self.config.num_train_timesteps
@@ -274,9 +275,6 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         # Timestep -1 is t = 0; a grid's own last step ends where the options say, and so does this one.
         angles = [self.schedule.angle(end) if end > -1 + 1e-9 else self._final_angle for end in ends]
         return self._make_step(self.schedule.angle(timestep), *angles)
-
-    def _storage(self) -> int:
-        return self.timesteps.untyped_storage().data_ptr()
 
     def step(
         self,

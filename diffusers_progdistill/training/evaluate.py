@@ -171,7 +171,7 @@ def load_model(name: str, config) -> ProgressiveDistillationPipeline:
 
 
 def metrics_of(config, data, accelerator) -> dict[str, ImageMetrics]:
-    """What the main process measures with. The others make images only, but refuse what it would refuse."""
+    """What the main process measures with; the others make images only."""
     names = [word.strip() for word in config.feature_extractor.split(",")]
     if not accelerator.is_main_process:
         return {}
