@@ -1,11 +1,11 @@
-"""The halving target of Algorithm 2: what one student step must predict to land where two teacher steps land.
+"""The target of Algorithm 2: what one student step must predict to land where k teacher steps land (k = 2 there).
 
-The paper inverts the student's DDIM step, which loses three digits in float32. Put both teacher steps in, and the
-target is a convex combination of the teacher's two predictions of x,
+The paper inverts the student's DDIM step, which loses three digits in float32. Put the teacher's steps in, and the
+target is a convex combination of the teacher's predictions of x, one step after the other:
 
-    x~ = (1 - w2) x(z_t, t) + w2 x(z_t', t'),   t' = t - 1/(2N),  t'' = t - 1/N,
+    x~_1 = x(z, t),    x~_j+1 = (1 - w_j) x~_j + w_j x(z_j, t_j),    z_j = DDIM(z, x~_j; t -> t_j),
 
-with a weight that depends on the grid alone and is evaluated in float64, once a stage.
+with weights that depend on the grid alone and are evaluated in float64, once a stage.
 """
 
 import math
@@ -17,12 +17,12 @@ from .noise_schedule import cosine_angle, time_to_timestep
 from .parameterization import to_sample
 
 
-def second_prediction_weight(angle: float, angle_mid: float, angle_end: float) -> float:
+def prediction_weight(angle: float, angle_mid: float, angle_end: float) -> float:
     """
-    The weight w2 of the teacher's second prediction.
+    The weight w_j of the prediction at t', on the way from t to t''.
 
-    w2 = (alpha'' - sigma'' alpha'/sigma') / (alpha'' - sigma'' alpha_t/sigma_t)
-       = sin(phi' - phi'') sin(phi_t) / (sin(phi_t - phi'') sin(phi')),
+    w = (alpha'' - sigma'' alpha'/sigma') / (alpha'' - sigma'' alpha_t/sigma_t)
+      = sin(phi' - phi'') sin(phi_t) / (sin(phi_t - phi'') sin(phi')),
     the second form without cancellation. When the student's step ends in clean data (phi'' = 0) it is 1.
 
     Args:
@@ -34,85 +34,91 @@ def second_prediction_weight(angle: float, angle_mid: float, angle_end: float) -
 
 
 @dataclass
-class HalvingGrid:
+class TargetGrid:
     """
-    All that a stage needs to know of an N-step student's grid, one entry for each i = 1 ... N at index i - 1.
+    All that a stage needs to know of an N-step student's grid, one row for each i = 1 ... N at index i - 1.
 
     Attributes:
-        timestep, timestep_mid (`torch.Tensor` of shape `(N,)`): What the UNet is fed at t = i/N and at t'.
-        angle, angle_mid (`torch.Tensor` of shape `(N,)`): phi at t and at t', in radians.
-        weight (`torch.Tensor` of shape `(N,)`): w2 of the target.
+        timesteps (`torch.Tensor` of shape `(N, k)`): What the UNet is fed at t = i/N, and at the times between that
+            the teacher's other steps start from.
+        angles (`torch.Tensor` of shape `(N, k)`): phi at the same times, in radians.
+        weights (`torch.Tensor` of shape `(N, k - 1)`): w_j of the target.
     """
 
-    timestep: torch.Tensor
-    timestep_mid: torch.Tensor
-    angle: torch.Tensor
-    angle_mid: torch.Tensor
-    weight: torch.Tensor
+    timesteps: torch.Tensor
+    angles: torch.Tensor
+    weights: torch.Tensor
 
     @classmethod
-    def create(cls, num_steps: int, num_train_timesteps: int, dtype=torch.float32, device=None) -> "HalvingGrid":
-        """Evaluate the grid of an `num_steps`-step student in float64 and store it as `dtype` on `device`."""
-        times = [i / num_steps for i in range(1, num_steps + 1)]
-        middles = [(2 * i - 1) / (2 * num_steps) for i in range(1, num_steps + 1)]
-        return cls._of_times(times, middles, [0.0, *times[:-1]], num_train_timesteps)._to(dtype, device)
+    def create(
+        cls, num_steps: int, num_train_timesteps: int, dtype=torch.float32, device=None, factor: int = 2
+    ) -> "TargetGrid":
+        """
+        The grid of an N-step student whose teacher makes `factor` times as many steps, evaluated in float64 and stored
+        as `dtype` on `device`.
+        """
+        fine = num_steps * factor
+        rows = [[j / fine for j in range(i * factor, (i - 1) * factor - 1, -1)] for i in range(1, num_steps + 1)]
+        return cls._of_times(rows, num_train_timesteps, dtype, device)
 
     @classmethod
     def create_doubled(cls, num_steps: int, num_train_timesteps: int, dtype=torch.float32, device=None):
         """
         The grid of an N-step student of Meng et al.'s (2022) stochastic sampler, which learns where two of the 1/N
-        steps of an N-step teacher lead, t -> t - 2/N. At t = 1/N the teacher's one step is the target (w2 = 0).
+        steps of an N-step teacher lead, t -> t - 2/N. At t = 1/N the teacher's one step is the target (w = 0).
         """
-        times = [i / num_steps for i in range(1, num_steps + 1)]
-        middles = [times[0], *times[:-1]]
-        ends = [0.0, 0.0, *times[:-2]][:num_steps]
-        grid = cls._of_times(times, middles, ends, num_train_timesteps)
-        grid.weight[0] = 0.0
-        return grid._to(dtype, device)
+        rows = [[i / num_steps, (i - 1) / num_steps, (i - 2) / num_steps] for i in range(1, num_steps + 1)]
+        rows[0] = [1 / num_steps, 1 / num_steps, 0.0]
+        grid = cls._of_times(rows, num_train_timesteps, dtype, device)
+        grid.weights[0] = 0.0
+        return grid
 
     @classmethod
-    def _of_times(cls, times, middles, ends, num_train_timesteps: int) -> "HalvingGrid":
-        """The rows in float64. An end of 0 is clean data, to which a sampler's last step goes, not angle(0)."""
-        rows = {
-            "timestep": [time_to_timestep(t, num_train_timesteps) for t in times],
-            "timestep_mid": [time_to_timestep(t, num_train_timesteps) for t in middles],
-            "angle": [cosine_angle(t) for t in times],
-            "angle_mid": [cosine_angle(t) for t in middles],
-        }
-        angles_end = [cosine_angle(t) if t > 0 else 0.0 for t in ends]
-        rows["weight"] = list(map(second_prediction_weight, rows["angle"], rows["angle_mid"], angles_end))
-        return cls(**{k: torch.tensor(v, dtype=torch.float64) for k, v in rows.items()})
+    def _of_times(cls, rows: list[list[float]], num_train_timesteps: int, dtype, device) -> "TargetGrid":
+        """The grid of the times of each row, the last of which is where the step ends: clean data, if it is 0."""
+        angles = [[cosine_angle(t) if t > 0 else 0.0 for t in times] for times in rows]
+        fields = (
+            [[time_to_timestep(t, num_train_timesteps) for t in times[:-1]] for times in rows],
+            [row[:-1] for row in angles],
+            [[prediction_weight(row[0], *pair) for pair in zip(row[1:-1], row[2:])] for row in angles],
+        )
+        return cls(*(torch.tensor(field, dtype=torch.float64).to(device, dtype) for field in fields))
 
-    def _fields(self) -> tuple[torch.Tensor, ...]:
-        return (self.timestep, self.timestep_mid, self.angle, self.angle_mid, self.weight)
-
-    def _to(self, dtype, device) -> "HalvingGrid":
-        return HalvingGrid(*(field.to(device, dtype) for field in self._fields()))
-
-    def at(self, index: torch.Tensor) -> "HalvingGrid":
+    def at(self, index: torch.Tensor) -> "TargetGrid":
         """The rows of a batch: `index` has shape `(batch_size,)` and values in [0, N)."""
-        return HalvingGrid(*(field[index] for field in self._fields()))
+        return TargetGrid(self.timesteps[index], self.angles[index], self.weights[index])
 
 
-def halving_target(teacher, z: torch.Tensor, rows: HalvingGrid, prediction_type: str) -> torch.Tensor:
+def teacher_target(teacher, z: torch.Tensor, rows: TargetGrid, prediction_type: str) -> torch.Tensor:
     """
     The target x~ of Algorithm 2 for a batch of noisy images.
 
     Args:
         teacher (`Callable`): `teacher(z, timestep)` -> the teacher's output.
         z (`torch.Tensor` of shape `(batch_size, channels, height, width)`): Real images noised to the student's t.
-        rows ([`HalvingGrid`]): The grid at each image's t.
+        rows ([`TargetGrid`]): The grid at each image's t.
         prediction_type (`str`): The teacher's.
 
     Returns:
         `torch.Tensor`: x~ of the shape of `z`. It is never clipped.
     """
-    angle, angle_mid, weight = (v[:, None, None, None] for v in (rows.angle, rows.angle_mid, rows.weight))
-    alpha, sigma = torch.cos(angle), torch.sin(angle)
-    alpha_mid, sigma_mid = torch.cos(angle_mid), torch.sin(angle_mid)
-    first = to_sample(teacher(z, rows.timestep).to(z.dtype), z, alpha, sigma, prediction_type)
-    # DDIM: z' = (sigma'/sigma) z + sin(phi - phi')/sigma x.
-    z_mid = (sigma_mid / sigma) * z + (torch.sin(angle - angle_mid) / sigma) * first
-    output = teacher(z_mid, rows.timestep_mid).to(z.dtype)
-    second = to_sample(output, z_mid, alpha_mid, sigma_mid, prediction_type)
-    return torch.lerp(first, second, weight)
+
+    def predict(z_j, j):
+        angle = _like(z, rows.angles[:, j])
+        output = teacher(z_j, rows.timesteps[:, j]).to(z.dtype)
+        return to_sample(output, z_j, torch.cos(angle), torch.sin(angle), prediction_type)
+
+    start = _like(z, rows.angles[:, 0])
+    sigma = torch.sin(start)
+    target = predict(z, 0)
+    for j in range(1, rows.angles.shape[1]):
+        angle = _like(z, rows.angles[:, j])
+        # DDIM: z_j = (sigma_j/sigma) z + sin(phi - phi_j)/sigma x.
+        z_j = (torch.sin(angle) / sigma) * z + (torch.sin(start - angle) / sigma) * target
+        target = torch.lerp(target, predict(z_j, j), _like(z, rows.weights[:, j - 1]))
+    return target
+
+
+def _like(z: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """A value for each image, to be broadcast over its pixels."""
+    return values.view(-1, *(1,) * (z.ndim - 1))

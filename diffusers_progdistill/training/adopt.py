@@ -38,7 +38,7 @@ def adopt(config: AdoptionConfig) -> Path:
     stage = adopt_stage(config)
     network, objective, scheduler = adopting_parts(run)
     if config.dry_run:
-        print_plan(run, [stage], {False: (network, objective)})
+        print_plan(run, [stage], {stage.kind: (network, objective)})
         return Path(config.output_dir)
     return run_alone(run, network, objective, scheduler, stage, config.ema_decay if config.use_ema else None)
 

@@ -106,9 +106,12 @@ def kinds_of(run: Run, plan: list[Stage]) -> dict:
     kinds, unet, scheduler = {}, run.teacher.pipeline.unet, run.teacher.pipeline.scheduler
     if run.teacher.reasons:
         unet, objective, scheduler = adopting_parts(run)
-        kinds[False] = (unet, objective)
-    halving = halving_objective(run, unet, scheduler.config.num_train_timesteps, plan[-1])
-    return kinds | {True: (student_network(unet), halving)}
+        kinds[plan[0].kind] = (unet, objective)
+    for stage in plan:
+        if stage.is_halving and stage.kind not in kinds:
+            objective = halving_objective(run, unet, scheduler.config.num_train_timesteps, stage)
+            kinds[stage.kind] = (student_network(unet), objective)
+    return kinds
 
 
 def train_chain(run: Run, plan: list[Stage], record: Record, publication: Publication | None, stop: StopRequest):
@@ -198,6 +201,7 @@ def halving_objective(run: Run, teacher_unet, num_train_timesteps: int, stage: S
         weighting,
         num_train_timesteps,
         run.accelerator.device,
+        factor=stage.factor,
         doubled_stride=run.config.stochastic_sampler,
     )
 

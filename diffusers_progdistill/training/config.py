@@ -96,7 +96,7 @@ class TrainingConfig:
 
     _positive = ()
     # Only teachers are trained with the one, and only students for the other.
-    label_dropout, stochastic_sampler = 0.0, False
+    label_dropout, stochastic_sampler, reuse_targets = 0.0, False, 1
 
     def _require(self, name: str, right: bool, what: str):
         if not right:
@@ -204,6 +204,13 @@ class DistillationConfig(AdoptionConfig):
     start_steps: int = option(1024, "Number of sampling steps of the teacher. Students start at half of it.")
     end_steps: int = option(4, "Number of sampling steps of the last student; --start_steps halves down to it.")
     updates_per_stage: int = option(50_000, "Updates of each student; twice as many for those of 2 steps and of 1.")
+    stage_factor: int = option(
+        2,
+        "Steps of its teacher that a step of a student replaces: 2, as in the paper, or 4 for half as many students.",
+    )
+    reuse_targets: int = option(
+        1, "Updates that each target of the teacher serves; 1 asks the teacher anew for every update."
+    )
 
     stochastic_sampler: bool = option(
         False,
@@ -227,7 +234,9 @@ class DistillationConfig(AdoptionConfig):
     hub_private_repo: bool = option(False, "Make a new repository private.")
     hub_license: str = option("unknown", "The license that the model card states, such as apache-2.0.")
 
-    _positive = ("start_steps", "end_steps", "updates_per_stage", "adopt_updates", "eval_batch_size")
+    _positive = (
+        *("start_steps", "end_steps", "updates_per_stage", "reuse_targets", "adopt_updates", "eval_batch_size"),
+    )
 
     def check(self):
         super().check()
@@ -241,6 +250,7 @@ class DistillationConfig(AdoptionConfig):
                 f"--start_steps {self.start_steps} must be --end_steps {self.end_steps} doubled once or more, such as"
                 f" {near}"
             )
+        self._require("stage_factor", self.stage_factor in (2, 4), "2 or 4")
         self._require("eval_images", self.eval_images >= 0, "zero or a positive number")
         self._require("eval_images", self.eval_images != 1, "2 or more, or 0")
         if self.eval_images and find_spec("torchmetrics") is None:
@@ -248,10 +258,13 @@ class DistillationConfig(AdoptionConfig):
 
     def student_steps(self) -> list[int]:
         """Sampling steps of the students, in the order in which they are made."""
-        steps = [self.start_steps if self.stochastic_sampler else self.start_steps // 2]
+        if self.stochastic_sampler:
+            return [self.start_steps]
+        steps = [self.start_steps]
         while steps[-1] > self.end_steps:
-            steps.append(steps[-1] // 2)
-        return steps
+            # What four-fold stages cannot divide is left to a last two-fold one, where a step has the most to learn.
+            steps.append(max(steps[-1] // self.stage_factor, self.end_steps))
+        return steps[1:]
 
     def updates_of(self, num_steps: int) -> int:
         """Updates of one student; the paper doubles the last two stages, where a step has the most to learn."""

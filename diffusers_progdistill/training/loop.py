@@ -8,10 +8,11 @@ import torch
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
-from ..data import GlobalOrder, ImageData, make_loader
+from ..data import ImageData
 from ..seeds import seed_of
 from .checkpointing import Checkpoints
 from .config import TrainingConfig
+from .feed import Feed
 from .health import Health
 from .network import needs_labels
 from .signals import Agreement, StopRequest
@@ -85,13 +86,11 @@ def train_stage(
         [`StoppedBySignal`]: After the checkpoint that `stop` asked for.
     """
     parts, world, rank = config.gradient_accumulation_steps, accelerator.num_processes, accelerator.process_index
-    part_size = config.train_batch_size
-    global_batch = part_size * parts * world
+    global_batch = config.train_batch_size * parts * world
     label_dropout, null_label = config.label_dropout, data.num_classes
     draws = Draws(
         config.seed, stage.number, global_batch, accelerator.device, config.random_flip, label_dropout, null_label
     )
-    image_shape = (data.channels, data.resolution, data.resolution)
 
     model.train()
     dropout, conditional = has_dropout(model), needs_labels(model)
@@ -108,10 +107,7 @@ def train_stage(
     if saved is not None:
         first, seconds_before, mean_loss = saved["update"], saved["seconds"], saved["mean_loss"]
         health.restore(saved["health"])
-    order = GlobalOrder(
-        len(data), global_batch, parts, rank, world, config.seed, stage.number, stage.updates, first_update=first
-    )
-    batches = iter(make_loader(data, order, config.dataloader_num_workers))
+    feed = Feed(accelerator, objective, data, draws, config, stage.updates, first, conditional)
     agreement = Agreement(accelerator, stop, config.logging_steps, first)
     monitor.resume(first)
     began = time.perf_counter()
@@ -120,19 +116,15 @@ def train_stage(
         learning_rate = config.learning_rate * rate(update)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        drawn = draws.of_update(update, image_shape)
         loss_of_update = 0.0
-        for part in range(parts):
-            images, labels = next(batches)
-            labels = labels if conditional else None
-            batch = draws.part(drawn, images, labels, (part * world + rank) * part_size)
+        for part, examples in enumerate(feed.of_update(update)):
             if dropout:
                 torch.manual_seed(seed_of(config.seed, stage.number, update, part, rank))
             last_part = part == parts - 1
             # Gradients of the parts add up in each process; processes meet once an update.
             with contextlib.nullcontext() if last_part else accelerator.no_sync(wrapped):
                 with accelerator.autocast():
-                    loss = objective(wrapped, batch)
+                    loss = objective.loss(wrapped, examples)
                 accelerator.backward(loss)
             loss_of_update += loss.detach() / parts
         grad_norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.max_grad_norm)

@@ -27,7 +27,12 @@ def adopt_stage(config) -> Stage:
 
 def plan_of(config: DistillationConfig, teacher: Teacher) -> list[Stage]:
     """The stages of a chain in order."""
-    halvings = [Stage(f"steps-{n}", n, config.updates_of(n), units_per_update=5) for n in config.student_steps()]
+    steps, halvings = config.student_steps(), []
+    for before, n in zip([config.start_steps, *steps], steps):
+        # The stochastic sampler's student has as many steps as its teacher, and strides over two of them.
+        factor = 2 if config.stochastic_sampler else before // n
+        units = 3 + factor / config.reuse_targets
+        halvings.append(Stage(f"steps-{n}", n, config.updates_of(n), units, factor))
     return ([adopt_stage(config)] if teacher.reasons else []) + halvings
 
 
@@ -38,7 +43,7 @@ def print_plan(run, plan: list[Stage], kinds: dict):
     Args:
         run ([`Run`]): The options, processes and images.
         plan (`list[Stage]`): The stages in order.
-        kinds (`dict[bool, tuple[UNet2DModel, Objective]]`): What a stage trains; the key is whether it is a halving.
+        kinds (`dict[tuple, tuple[UNet2DModel, Objective]]`): What a stage trains, by [`~Stage.kind`].
     """
     config, data, teacher = run.config, run.data, run.teacher
     network = next(iter(kinds.values()))[0]
@@ -61,11 +66,11 @@ def print_plan(run, plan: list[Stage], kinds: dict):
     else:
         times = {kind: seconds_per_update(run, *parts) for kind, parts in kinds.items()}
     for stage in plan:
-        about = f"  about {stage.updates * times[stage.is_halving]:,.0f} s" if times else ""
-        before = stage.number * (1 if config.stochastic_sampler else 2)
+        about = f"  about {stage.updates * times[stage.kind]:,.0f} s" if times else ""
+        before = stage.number * (1 if config.stochastic_sampler else stage.factor)
         label = f"{before:>5} -> {stage.number:<5} steps" if stage.is_halving else f"{stage.name:<20}"
         print(f"  {label} {stage.updates:>9,} updates {stage.forward_units:>11,} forward units{about}")
-    total = sum(s.updates * times[s.is_halving] for s in plan) if times else None
+    total = sum(s.updates * times[s.kind] for s in plan) if times else None
     about = "" if total is None else f", about {total:,.0f} s of training"
     print(f"  total {sum(s.forward_units for s in plan):,} forward units{about}")
     if run.accelerator.device.type == "cuda":

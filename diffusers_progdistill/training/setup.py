@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 # How long processes wait for one that writes, measures or decodes images; the default is some minutes.
 LONGEST_WAIT = timedelta(hours=2)
 
+# Options that the record of a run names only where they are not at their defaults: older runs can go on.
+LATER_OPTIONS = ("stochastic_sampler", "stage_factor", "reuse_targets")
+
 
 def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accelerator:
     """The accelerator of a run; without a logging folder it has no tracker."""
@@ -87,8 +90,8 @@ def settings_of(config: TrainingConfig, data, global_batch: int, adopts: bool = 
     """What the weights depend on."""
     settings = {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}
     silent = set() if adopts else {"adopt_updates", "guidance_scale"}
-    if not settings.get("stochastic_sampler"):
-        silent.add("stochastic_sampler")
+    # Options younger than some runs: at their defaults they say nothing new.
+    silent |= {k for k in LATER_OPTIONS if settings.get(k) == getattr(DistillationConfig, k)}
     return {k: v for k, v in settings.items() if k not in silent}
 
 

@@ -7,7 +7,7 @@ import torch
 from ..diffusion.adoption import ForeignTeacher
 from ..diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
 from ..diffusion.parameterization import from_sample, to_sample
-from ..diffusion.targets import HalvingGrid, halving_target
+from ..diffusion.targets import TargetGrid, teacher_target
 from ..diffusion.weighting import loss_weight, weighted_loss
 from ..seeds import seed_of
 
@@ -25,22 +25,29 @@ class Stage:
         name (`str`): Its folder, `"teacher"` or `"steps-N"`.
         number (`int`): Enters the seeds of its order and noise: N, or 0 for a teacher.
         updates (`int`): Optimizer steps.
-        units_per_update (`int`): Cost in forward passes of the network: 3 for base training, 5 for a halving, 4 for
+        units_per_update (`float`): Cost in forward passes of the network: 3 for base training, 5 for a halving, 4 for
             adopting a teacher (5 with guidance).
+        factor (`int`): Steps of the teacher that a step of the student replaces.
     """
 
     name: str
     number: int
     updates: int
-    units_per_update: int
+    units_per_update: float
+    factor: int = 2
 
     @property
     def is_halving(self) -> bool:
         return self.number > 0
 
     @property
+    def kind(self) -> tuple[bool, int]:
+        """Stages of one kind take the same time an update."""
+        return self.is_halving, self.factor
+
+    @property
     def forward_units(self) -> int:
-        return self.updates * self.units_per_update
+        return round(self.updates * self.units_per_update)
 
 
 @dataclass
@@ -59,6 +66,25 @@ class Batch:
     labels: torch.Tensor | None
     uniform: torch.Tensor
     noise: torch.Tensor
+
+
+@dataclass
+class Examples:
+    """
+    What a network is to learn from a batch.
+
+    Attributes:
+        z (`torch.Tensor`): Noisy images, shape `(batch_size, channels, height, width)`.
+        timestep, angle (`torch.Tensor`): What the network is fed, and phi in radians, shape `(batch_size,)`.
+        target (`torch.Tensor`): The x that it is to predict, of the shape of z.
+        labels (`torch.Tensor` or `None`): Classes, shape `(batch_size,)`.
+    """
+
+    z: torch.Tensor
+    timestep: torch.Tensor
+    angle: torch.Tensor
+    target: torch.Tensor
+    labels: torch.Tensor | None
 
 
 class Draws:
@@ -105,7 +131,10 @@ class Draws:
 
 
 class Objective:
-    """The loss of a network of one prediction type, given a target for x."""
+    """
+    The loss of a network of one prediction type, in two parts: the examples of a batch, which need the teacher but not
+    the network that is trained, and its loss on them.
+    """
 
     def __init__(self, prediction_type: str, weighting: str, num_train_timesteps: int):
         self.prediction_type, self.weighting = prediction_type, weighting
@@ -115,25 +144,31 @@ class Objective:
         """The factor of the squared error of the network's own output, of the shape of `angle`."""
         return loss_weight(angle, self.weighting, self.prediction_type)
 
-    def compare(self, model, z, timestep, angle, target_x, labels) -> torch.Tensor:
+    def examples(self, batch: Batch) -> Examples:
+        """Noisy images and their targets; nothing in them needs a gradient."""
+        raise NotImplementedError
+
+    def loss(self, model, examples: Examples) -> torch.Tensor:
         """w(SNR) ||x~ - x(z)||^2, formed in the network's own output space (see `diffusion/weighting.py`)."""
-        output = model(z, timestep, class_labels=labels, return_dict=False)[0].float()
+        z, angle = examples.z, examples.angle
+        output = model(z, examples.timestep, class_labels=examples.labels, return_dict=False)[0].float()
         alpha, sigma = torch.cos(angle)[:, None, None, None], torch.sin(angle)[:, None, None, None]
         if self.prediction_type == "sample_epsilon":
             output = to_sample(output, z, alpha, sigma, self.prediction_type)
-        target = from_sample(target_x, z, alpha, sigma, self.prediction_type)
+        target = from_sample(examples.target, z, alpha, sigma, self.prediction_type)
         return weighted_loss(output - target, self.weight(angle))
 
 
 class BaseObjective(Objective):
     """Algorithm 1: the target is the image itself, at t uniform in (0, 1]."""
 
-    def __call__(self, model, batch: Batch) -> torch.Tensor:
+    @torch.no_grad()
+    def examples(self, batch: Batch) -> Examples:
         time = 1 - batch.uniform
         angle = cosine_angle(time)
         z = add_noise(batch.images, batch.noise, angle[:, None, None, None])
         timestep = time_to_timestep(time, self.num_train_timesteps)
-        return self.compare(model, z, timestep, angle, self.target(z, angle, batch), batch.labels)
+        return Examples(z, timestep, angle, self.target(z, angle, batch), batch.labels)
 
     def target(self, z: torch.Tensor, angle: torch.Tensor, batch: Batch) -> torch.Tensor:
         """What x is compared with."""
@@ -159,13 +194,15 @@ class AdoptObjective(BaseObjective):
         )
         return torch.minimum(weight, trust)
 
-    @torch.no_grad()
     def target(self, z, angle, batch: Batch) -> torch.Tensor:
         return self.teacher.target(z, angle, batch.labels, batch.images)
 
 
 class HalvingObjective(Objective):
-    """Algorithm 2: the target is where two steps of the teacher lead, at t = i/N with i uniform in 1 ... N."""
+    """
+    Algorithm 2: the target is where two steps of the teacher lead (or `factor` of them), at t = i/N with i uniform in
+    1 ... N.
+    """
 
     def __init__(
         self,
@@ -176,22 +213,26 @@ class HalvingObjective(Objective):
         weighting,
         num_train_timesteps,
         device=None,
+        factor: int = 2,
         doubled_stride: bool = False,
     ):
         super().__init__(prediction_type, weighting, num_train_timesteps)
         self.teacher, self.teacher_type, self.num_steps = teacher, teacher_type, num_steps
         # The stochastic sampler's student spans two steps of a teacher on its own grid.
-        create = HalvingGrid.create_doubled if doubled_stride else HalvingGrid.create
-        self.grid = create(num_steps, num_train_timesteps, device=device)
+        if doubled_stride:
+            self.grid = TargetGrid.create_doubled(num_steps, num_train_timesteps, device=device)
+        else:
+            self.grid = TargetGrid.create(num_steps, num_train_timesteps, device=device, factor=factor)
 
-    def __call__(self, model, batch: Batch) -> torch.Tensor:
+    @torch.no_grad()
+    def examples(self, batch: Batch) -> Examples:
         rows = self.grid.at((batch.uniform * self.num_steps).long())
-        z = add_noise(batch.images, batch.noise, rows.angle[:, None, None, None])
-        with torch.no_grad():
-            target = halving_target(
-                lambda sample, timestep: self.teacher(sample, timestep, batch.labels, return_dict=False)[0],
-                z,
-                rows,
-                self.teacher_type,
-            )
-        return self.compare(model, z, rows.timestep, rows.angle, target, batch.labels)
+        angle = rows.angles[:, 0]
+        z = add_noise(batch.images, batch.noise, angle[:, None, None, None])
+        target = teacher_target(
+            lambda sample, timestep: self.teacher(sample, timestep, batch.labels, return_dict=False)[0],
+            z,
+            rows,
+            self.teacher_type,
+        )
+        return Examples(z, rows.timesteps[:, 0], angle, target, batch.labels)

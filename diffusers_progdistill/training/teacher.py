@@ -104,7 +104,7 @@ def train_teacher(config: TeacherConfig) -> Path:
     objective = BaseObjective(config.prediction_type, config.weighting, scheduler.config.num_train_timesteps)
     stage = Stage("teacher", 0, config.max_train_steps, units_per_update=3)
     if config.dry_run:
-        print_plan(run, [stage], {False: (unet, objective)})
+        print_plan(run, [stage], {stage.kind: (unet, objective)})
         return Path(config.output_dir)
     if config.class_column is not None:
         null_label = data.num_classes if config.label_dropout else None

@@ -8,7 +8,7 @@ import torch
 from diffusers_progdistill import ProgressiveDistillationScheduler
 from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE, cosine_angle
 from diffusers_progdistill.diffusion.parameterization import from_sample
-from diffusers_progdistill.diffusion.targets import HalvingGrid, halving_target
+from diffusers_progdistill.diffusion.targets import TargetGrid, teacher_target
 from diffusers_progdistill.training.stages import Batch, HalvingObjective
 
 
@@ -36,6 +36,17 @@ def exact_angles(num_steps):
     return t, mid, [a[:, None, None, None] for a in angles]
 
 
+def four_teacher_steps(z, num_steps):
+    i = torch.arange(1, num_steps + 1, dtype=torch.float64)
+    for part in range(4):
+        t, end = (i - part / 4) / num_steps, (i - (part + 1) / 4) / num_steps
+        angle, angle_end = (ANGLE_RANGE * v + ANGLE_MIN for v in (t, end))
+        angle_end[end == 0] = 0.0
+        angle, angle_end = angle[:, None, None, None], angle_end[:, None, None, None]
+        z = ddim(z, angle.cos() * z - angle.sin() * teacher(z, 1024 * t - 1), angle, angle_end)
+    return z
+
+
 def two_teacher_steps(z, num_steps):
     t, mid, (angle, angle_mid, angle_end) = exact_angles(num_steps)
     x = angle.cos() * z - angle.sin() * teacher(z, 1024 * t - 1)
@@ -47,16 +58,26 @@ def two_teacher_steps(z, num_steps):
 @pytest.mark.parametrize("num_steps", STEPS)
 def test_one_student_step_lands_where_two_teacher_steps_land(num_steps):
     z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(num_steps))
-    target = halving_target(teacher, z, HalvingGrid.create(num_steps, 1024, torch.float64), "v_prediction")
+    target = teacher_target(teacher, z, TargetGrid.create(num_steps, 1024, torch.float64), "v_prediction")
     _, _, (angle, _, angle_end) = exact_angles(num_steps)
     landed = ddim(z, target, angle, angle_end)
     assert (landed - two_teacher_steps(z, num_steps)).abs().max() <= 1e-12
 
 
+@pytest.mark.parametrize("num_steps", STEPS)
+def test_one_step_of_a_four_fold_stage_lands_where_four_teacher_steps_land(num_steps):
+    z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(num_steps))
+    grid = TargetGrid.create(num_steps, 1024, torch.float64, factor=4)
+    target = teacher_target(teacher, z, grid, "v_prediction")
+    _, _, (angle, _, angle_end) = exact_angles(num_steps)
+    landed = ddim(z, target, angle, angle_end)
+    assert (landed - four_teacher_steps(z, num_steps)).abs().max() <= 1e-12
+
+
 @pytest.mark.parametrize("num_steps", [2, 4, 64])
 def test_target_is_the_papers_inversion(num_steps):
     z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    target = halving_target(teacher, z, HalvingGrid.create(num_steps, 1024, torch.float64), "v_prediction")
+    target = teacher_target(teacher, z, TargetGrid.create(num_steps, 1024, torch.float64), "v_prediction")
     _, _, (angle, _, end) = exact_angles(num_steps)
     ratio = end.sin() / angle.sin()
     inverted = (two_teacher_steps(z, num_steps) - ratio * z) / (end.cos() - ratio * angle.cos())
@@ -68,7 +89,7 @@ def test_target_is_the_papers_inversion(num_steps):
 def test_a_student_equal_to_the_composite_has_no_loss(num_steps, prediction_type):
     # epsilon at t = 1 amplifies rounding by 2e4 in x, but its own loss is on epsilon and stays small.
     objective = HalvingObjective(teacher, "v_prediction", num_steps, prediction_type, "truncated_snr", 1024)
-    objective.grid = HalvingGrid.create(num_steps, 1024, torch.float64)
+    objective.grid = TargetGrid.create(num_steps, 1024, torch.float64)
     objective.weighting = "snr" if prediction_type == "epsilon" else "truncated_snr"
     size = num_steps
     shape = (size, 1, 1, 1)
@@ -89,7 +110,7 @@ def test_a_student_equal_to_the_composite_has_no_loss(num_steps, prediction_type
             return self.as_subclass(torch.Tensor)
 
     objective.teacher = lambda z, t, labels, return_dict: (teacher(z, t),)
-    loss = objective(Student(), Batch(images, None, uniform, noise))
+    loss = objective.loss(Student(), objective.examples(Batch(images, None, uniform, noise)))
     assert loss.item() <= 1e-24
 
 

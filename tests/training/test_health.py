@@ -16,19 +16,19 @@ from diffusers_progdistill.training.stages import HalvingObjective
 
 def poison(monkeypatch, updates, value=float("nan")):
     """Make the loss of some updates of each stage not finite; the counter starts again with each stage."""
-    call, made = HalvingObjective.__call__, HalvingObjective.__init__
+    call, made = HalvingObjective.loss, HalvingObjective.__init__
 
     def init(self, *args, **kwargs):
         self.count = 0
         made(self, *args, **kwargs)
 
-    def poisoned(self, model, batch):
+    def poisoned(self, model, examples):
         self.count += 1
-        loss = call(self, model, batch)
+        loss = call(self, model, examples)
         return loss * value if self.count in updates else loss
 
     monkeypatch.setattr(HalvingObjective, "__init__", init)
-    monkeypatch.setattr(HalvingObjective, "__call__", poisoned)
+    monkeypatch.setattr(HalvingObjective, "loss", poisoned)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

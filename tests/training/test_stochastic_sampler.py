@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE
-from diffusers_progdistill.diffusion.targets import HalvingGrid, halving_target
+from diffusers_progdistill.diffusion.targets import TargetGrid, teacher_target
 from diffusers_progdistill.evaluation.sampling import generate, noise_of
 from diffusers_progdistill.pipelines.export import with_metadata
 
@@ -41,7 +41,7 @@ def stochastic_scheduler(num_steps):
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 64, 4096])
 def test_one_step_with_the_target_lands_where_two_of_the_teachers_land(num_steps):
-    grid = HalvingGrid.create_doubled(num_steps, 1024, torch.float64)
+    grid = TargetGrid.create_doubled(num_steps, 1024, torch.float64)
     for i in {1, 2, 3, num_steps // 2, num_steps} & {*range(1, num_steps + 1)}:
         z = noise(1, seed=i)
         landed = z
@@ -49,7 +49,7 @@ def test_one_step_with_the_target_lands_where_two_of_the_teachers_land(num_steps
             phi = angle(k / num_steps)
             v = teacher(landed, torch.tensor([1024 * k / num_steps - 1], dtype=torch.float64))
             landed = ddim(landed, math.cos(phi) * landed - math.sin(phi) * v, phi, angle((k - 1) / num_steps))
-        target = halving_target(teacher, z, grid.at(torch.tensor([i - 1])), "v_prediction")
+        target = teacher_target(teacher, z, grid.at(torch.tensor([i - 1])), "v_prediction")
         own = ddim(z, target, angle(i / num_steps), angle(max(i - 2, 0) / num_steps))
         assert (own - landed).abs().max() <= 1e-12
 
