@@ -247,7 +247,8 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         self._grid = grid
         ends = [self._final_angle] * 2
         self._steps = list(map(self._make_step, angles, [*angles[1:], *ends], [*angles[2:], *ends]))
-        self.timesteps = torch.tensor(grid, dtype=torch.float32).to(device)
+        # Kept, so that no other tensor comes to lie in the same memory.
+        self._grid_memory = self.timesteps = torch.tensor(grid, dtype=torch.float32).to(device)
 
     def _make_step(self, angle: float, angle_next: float, angle_jump: float) -> DDIMStep:
         """The step to the next angle of the grid; `angle_jump` is the one after it."""
@@ -263,9 +264,9 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         """The step that starts at `timestep`: of the grid if it is on it, else 1/N in t, at most to clean data."""
         if torch.is_tensor(timestep):
             # An element of `self.timesteps` is known by its place in that tensor's memory: no read from the device.
-            grid = self.timesteps.untyped_storage()
-            if timestep.numel() == 1 and timestep.untyped_storage().data_ptr() == grid.data_ptr():
-                return self._steps[timestep.storage_offset()]
+            place = timestep.data_ptr() - self._grid_memory.data_ptr()
+            if 0 <= place < 4 * len(self._steps) and timestep.numel() == 1 and timestep.dtype == torch.float32:
+                return self._steps[place // 4]
             timestep = timestep.item()
         num_train = self.config.num_train_timesteps
         distance, index = min((abs(t - timestep), i) for i, t in enumerate(self._grid))

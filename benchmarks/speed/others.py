@@ -1,0 +1,99 @@
+"""Start-up, checkpoints, data and evaluation."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from networks import make_images, make_network
+from timing import interleaved, row
+from updates import make_config
+
+from diffusers_progdistill.data import GlobalOrder, load_digits, make_loader
+from diffusers_progdistill.evaluation.metrics import ImageMetrics, as_bytes
+from diffusers_progdistill.evaluation.sampling import generate
+from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+from diffusers_progdistill.schedulers import ProgressiveDistillationScheduler
+from diffusers_progdistill.training.checkpointing import Checkpoints
+from diffusers_progdistill.training.loop import make_optimizer
+
+
+def startup_rows(repeats: int) -> list[dict]:
+    """Seconds of a fresh interpreter less an empty one's."""
+
+    def command(*words):
+        return lambda: subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+
+    sides = {
+        "import torch": command("-c", "import torch"),
+        "import diffusers_progdistill": command("-c", "import diffusers_progdistill"),
+        "progdistill --help": command("-m", "diffusers_progdistill.commands.main", "--help"),
+        "progdistill distill --help": command("-m", "diffusers_progdistill.commands.main", "distill", "--help"),
+        "empty": command("-c", ""),
+    }
+    times = interleaved(sides, repeats, warm_up=1)
+    empty = times.pop("empty")
+    return row(
+        "start-up, less an empty interpreter",
+        {name: [max(a - b, 1e-6) for a, b in zip(seconds, empty)] for name, seconds in times.items()},
+        "import torch",
+        "s",
+    )
+
+
+def checkpoint_rows(repeats: int, network: str = "1 M, 28x28") -> list[dict]:
+    """A checkpoint beside writing its bytes with one call."""
+    model, accelerator = make_network(network), Accelerator(cpu=True)
+    optimizer = make_optimizer(make_config(8), model)
+    sum(p.sum() for p in model.parameters()).backward()
+    model, optimizer = accelerator.prepare(model, optimizer)
+    optimizer.step()
+    ema = EMAModel(model.parameters(), decay=0.9, foreach=True)
+    with TemporaryDirectory() as folder:
+        checkpoints, count = Checkpoints(accelerator, Path(folder), "speed", 2, "latest"), iter(range(10**6))
+        checkpoints.save(next(count), {}, ema)
+        size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
+        content = os.urandom(size)
+
+        def write():
+            with open(Path(folder, "bytes"), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+
+        sides = {"write and sync the bytes": write, "checkpoint": lambda: checkpoints.save(next(count), {}, ema)}
+        times = interleaved(sides, repeats)
+    return row(f"checkpoint of {size / 1e6:.1f} MB", times, "write and sync the bytes")
+
+
+def data_rows(repeats: int, network: str = "1 M, 28x28", batch_size: int = 64) -> list[dict]:
+    """Taking a batch beside a forward pass of it."""
+    data, unet = make_images(network), make_network(network).eval()
+    batches = iter(make_loader(data, GlobalOrder(len(data), batch_size, 1, 0, 1, 0, 1, 10**6), 0))
+    images = torch.randn(batch_size, 1, 28, 28)
+    with torch.no_grad():
+        sides = {"forward pass": lambda: unet(images, 1), "batch of images": lambda: next(batches)}
+        times = interleaved(sides, repeats)
+    return row(f"data, batch {batch_size} of 28x28", times, "forward pass")
+
+
+def evaluation_rows(num_images: int) -> list[dict]:
+    """Measuring beside making the images that are measured, 4 steps on the demo's network."""
+    unet = make_network("demo, 8x8").eval().requires_grad_(False)
+    pipeline = ProgressiveDistillationPipeline(unet, ProgressiveDistillationScheduler())
+    began = time.perf_counter()
+    metric = ImageMetrics(load_digits())
+    set_up = time.perf_counter() - began
+    images = as_bytes(generate(pipeline, num_images, 4))
+    sides = {
+        "make the images": lambda: generate(pipeline, num_images, 4),
+        "measure them": lambda: metric.measure(images),
+    }
+    times = interleaved(sides, 5, warm_up=1)
+    times["features of the real images"] = [set_up] * 5
+    return row(f"evaluation of {num_images} images of 8x8", times, "make the images", "s")

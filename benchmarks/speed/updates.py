@@ -1,0 +1,113 @@
+"""Our update, as `distill` makes it, and the floor: four network calls, gradient clipping, the fused optimizer."""
+
+import copy
+import time
+
+import torch
+from accelerate import Accelerator
+from networks import make_images, make_network
+
+from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE
+from diffusers_progdistill.training.config import DistillationConfig
+from diffusers_progdistill.training.loop import make_optimizer, train_stage
+from diffusers_progdistill.training.monitor import Monitor
+from diffusers_progdistill.training.stages import Batch, HalvingObjective, Stage
+
+
+NUM_STEPS, TIMESTEPS = 8, 1024
+
+
+def make_config(batch_size: int, **options) -> DistillationConfig:
+    """The options of an update: `distill`'s defaults."""
+    return DistillationConfig(dataset_name="digits", report_to="none", train_batch_size=batch_size, **options)
+
+
+def make_objective(teacher) -> HalvingObjective:
+    return HalvingObjective(teacher, "v_prediction", NUM_STEPS, "v_prediction", "truncated_snr", TIMESTEPS)
+
+
+class Floor:
+    """What no halving update can do without."""
+
+    def __init__(self, network: str, batch_size: int):
+        self.teacher = make_network(network).eval().requires_grad_(False)
+        self.student = make_network(network).train()
+        self.optimizer = make_optimizer(make_config(batch_size), self.student)
+        size = self.student.config.sample_size
+        self.z = torch.randn(batch_size, 1, size, size)
+        self.timestep, self.target = torch.rand(batch_size) * 1000, torch.randn_like(self.z)
+
+    def __call__(self):
+        with torch.no_grad():
+            self.teacher(self.z, self.timestep, return_dict=False)
+            self.teacher(self.z, self.timestep, return_dict=False)
+        output = self.student(self.z, self.timestep, return_dict=False)[0]
+        (output - self.target).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class Interleaving(Monitor):
+    """Lets the other sides have their turn between two updates of the real loop."""
+
+    def __init__(self, accelerator, units: int, sides: dict, warm_up: int):
+        super().__init__(accelerator, None, units)
+        self.sides, self.warm_up, self.updates = sides, warm_up, 0
+        self.times = {name: [] for name in ("ours", *sides)}
+
+    def resume(self, first_update: int):
+        super().resume(first_update)
+        self.turn = time.perf_counter()
+
+    def on_update(self):
+        super().on_update()
+        self._note("ours")
+        for name, side in self.sides.items():
+            self.turn = time.perf_counter()
+            side()
+            self._note(name)
+        self.updates += 1
+        self.turn = time.perf_counter()
+
+    def _note(self, name: str):
+        if self.updates >= self.warm_up:
+            self.times[name].append(time.perf_counter() - self.turn)
+
+
+def against(network: str, batch_size: int, sides: dict, repeats: int, warm_up: int = 5, ema=False) -> dict:
+    """Seconds of our update and of each of the others, in turns."""
+    config = make_config(batch_size, logging_steps=50, use_ema=ema)
+    accelerator = Accelerator(cpu=True)
+    objective = make_objective(make_network(network).eval().requires_grad_(False))
+    stage = Stage("speed", NUM_STEPS, warm_up + repeats, 5)
+    monitor = Interleaving(accelerator, stage.forward_units, sides, warm_up)
+    monitor.start(stage, 1, 1, batch_size)
+    decay = config.ema_decay if ema else None
+    train_stage(accelerator, make_network(network), objective, make_images(network), stage, config, monitor, decay)
+    return monitor.times
+
+
+def check(network: str, batch_size: int = 4) -> float:
+    """Largest difference of our targets from the paper's formulas in float64; it must be rounding."""
+    teacher = make_network(network).eval().requires_grad_(False)
+    size = teacher.config.sample_size
+    generator = torch.Generator().manual_seed(0)
+    images, noise = (torch.randn(batch_size, 1, size, size, generator=generator) for _ in range(2))
+    # Not i = 1, whose step ends in clean data.
+    uniform = (torch.arange(batch_size) % (NUM_STEPS - 1) + 1.5) / NUM_STEPS
+    examples = make_objective(teacher).examples(Batch(images, None, uniform, noise))
+    exact, z = copy.deepcopy(teacher).double(), examples.z.double()
+    index = (uniform * NUM_STEPS).long() + 1
+    angles = [(ANGLE_MIN + ANGLE_RANGE * (index - part / 2) / NUM_STEPS).double() for part in range(3)]
+    times = [TIMESTEPS * (index - part / 2).double() / NUM_STEPS - 1 for part in range(2)]
+    begin, landed = z, z
+    angles = [angle[:, None, None, None] for angle in angles]
+    with torch.no_grad():
+        for angle, end, timestep in zip(angles, angles[1:], times):
+            v = exact(landed.float().double(), timestep, return_dict=False)[0]
+            x = angle.cos() * landed - angle.sin() * v
+            landed = end.cos() * x + end.sin() / angle.sin() * (landed - angle.cos() * x)
+    ratio = angles[2].sin() / angles[0].sin()
+    target = (landed - ratio * begin) / (angles[2].cos() - ratio * angles[0].cos())
+    return (examples.target.double() - target).abs().max().item()
