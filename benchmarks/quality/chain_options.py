@@ -1,23 +1,38 @@
-"""What moves the quality of a chain, on the digits: updates a stage, the average of the weights, where it starts.
+"""What moves the quality and the cost of a chain, on the digits, one change at a time.
 
 python benchmarks/quality/chain_options.py OUTPUT TEACHER
 
 TEACHER is the demo's (`demo-digits/teacher`). Each option is a chain of the demo's settings to 1 step that differs in
-it alone, for three training seeds; distances of the students of 8, 4, 2 and 1 steps. A run that was stopped goes on.
+it alone, for three training seeds; distances of the students of 8, 4, 2 and 1 steps, forward units, seconds of
+training, and the difference of each distance from the default's: paired by training and sampling seed, with the 95 %
+interval of its mean (Student's t over the training seeds, each the mean of its sampling seeds). A run that was stopped
+goes on. `--options` picks some, so that several processes can share them.
 """
 
 import argparse
 import dataclasses
+import json
+import statistics
 from pathlib import Path
 
+import torch
 from measuring import DigitFigures
+from scipy import stats
 
 from diffusers_progdistill.commands.demo import chain_config
+from diffusers_progdistill.diffusion.parameterization import to_sample
+from diffusers_progdistill.training import stages
 from diffusers_progdistill.training.chain import distill
 
 
+# Of the students that are measured.
+STEPS = (8, 4, 2, 1)
+# iCT's constant of the pseudo-Huber loss, per square root of a number of values.
+HUBER_C = 0.00054
+
+
 def options_of(updates: int) -> dict[str, dict]:
-    """What each chain changes."""
+    """What each chain changes: options of `distill`, or a loss or target that it has no option for."""
     return {
         "default": {},
         "updates / 2": {"updates_per_stage": updates // 2},
@@ -27,28 +42,123 @@ def options_of(updates: int) -> dict[str, dict]:
         "start 1024": {"start_steps": 1024},
         "start 256": {"start_steps": 256},
         "start 64": {"start_steps": 64},
+        "four-fold": {"stage_factor": 4},
+        "targets twice": {"reuse_targets": 2},
+        "targets four times": {"reuse_targets": 4},
+        "bf16 teacher": {"bf16_teacher": True},
+        "pseudo-Huber": {"weighted_loss": pseudo_huber},
+        "aDDIM teacher": {"teacher_target": addim_target},
     }
+
+
+def pseudo_huber(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """sqrt(w d^2 + c^2) - c of each image (Song & Dhariwal, 2023)."""
+    c = HUBER_C * error[0].numel() ** 0.5
+    return ((weight * error.float().square().flatten(1).sum(1) + c**2).sqrt() - c).mean()
+
+
+def addim_target(teacher, z, rows, prediction_type):
+    """
+    Where two aDDIM steps lead (Heek et al., 2024): DDIM whose noise makes up for the variance that x lost, with
+    Var(x) = 0.1 / (2 + SNR). Only the chain's own teacher predicts a mean of many x; students are taught as always.
+    """
+    if rows.angles[:, 0].sub(rows.angles[:, 1]).max() > addim_target.largest_step:
+        return teacher_target(teacher, z, rows, prediction_type)
+    first, middle = (rows.angles[:, k, None, None, None].double() for k in range(2))
+    # A weight of 1 is a step to clean data, where no noise is made up for.
+    is_last = rows.weights[:, 0, None, None, None] == 1
+    end, current = torch.where(is_last, 0.0, 2 * middle - first), z.double()
+    for k, (begin, to) in enumerate(((first, middle), (middle, end))):
+        output = teacher(current.float(), rows.timesteps[:, k]).double()
+        alpha, sigma, alpha_to, sigma_to = begin.cos(), begin.sin(), to.cos(), to.sin()
+        x = to_sample(output, current, alpha, sigma, prediction_type)
+        noise = (current - alpha * x) / sigma
+        variance = 0.1 / (2 + (alpha / sigma) ** 2)
+        size = noise[0].numel() / noise.square().sum((1, 2, 3), keepdim=True)
+        more = size * (alpha_to - alpha * sigma_to / sigma) ** 2 * variance
+        current = alpha_to * x + torch.where(to == 0, 0.0, sigma_to**2 + more).sqrt() * noise
+    ratio = end.sin() / first.sin()
+    return ((current - ratio * z.double()) / (end.cos() - ratio * first.cos())).float()
+
+
+teacher_target, weighted_loss = stages.teacher_target, stages.weighted_loss
+
+
+def make_chain(folder: Path, base, teacher: str, seed: int, changes: dict):
+    """One chain, if it is not there."""
+    changes = dict(changes)
+    stages.weighted_loss = changes.pop("weighted_loss", weighted_loss)
+    stages.teacher_target = changes.pop("teacher_target", teacher_target)
+    addim_target.largest_step = 1.01 * torch.pi / 2 / base.start_steps
+    fixed = {"pretrained_teacher_model": teacher, "output_dir": str(folder), "eval_images": 0}
+    distill(dataclasses.replace(base, **fixed, seed=seed, **changes))
+
+
+def compare(rows: list[dict], others: list[dict]) -> str:
+    """The difference of distances from the default's, in per cent of those, and the 95 % interval of its mean."""
+    key = [(row["training_seed"], row["seed"]) for row in rows]
+    base = {(row["training_seed"], row["seed"]): row["frechet_distance"] for row in others}
+    pairs = [(k[0], row["frechet_distance"] / base[k] - 1) for k, row in zip(key, rows) if k in base]
+    by_training = [[d for seed, d in pairs if seed == t] for t in sorted({seed for seed, _ in pairs})]
+    means = [100 * statistics.mean(part) for part in by_training]
+    if len(means) < 2:
+        return f"{means[0]:+.1f} %" if means else "-"
+    mean, deviation = statistics.mean(means), statistics.stdev(means)
+    half = stats.t.ppf(0.975, len(means) - 1) * deviation / len(means) ** 0.5
+    return f"{mean:+5.1f} % [{mean - half:+.1f}, {mean + half:+.1f}]"
+
+
+def show(folder: Path, names: list[str], seeds: list[int], figures: DigitFigures):
+    """The table of everything that is measured."""
+    rows = {}
+    for row in figures.evaluation.rows:
+        name, seed, steps = row["model"].rsplit(", ", 2)
+        rows.setdefault((name, int(steps)), []).append({**row, "training_seed": int(seed)})
+    print(f"{'option':<20}{'steps':>6}{'distance, median [range]':>30}{'units':>8}{'seconds':>9}   of the default's")
+    for name in names:
+        records = [json.loads((chain_folder(folder, name, s) / "chain.json").read_text()) for s in seeds]
+        units = sum(stage["forward_units"] for stage in records[0]["stages"])
+        seconds = statistics.median(sum(stage["seconds"] for stage in r["stages"]) for r in records)
+        for steps in STEPS:
+            made = rows.get((name, steps), [])
+            values = sorted(row["frechet_distance"] for row in made)
+            spread = f"{statistics.median(values):.2f} [{values[0]:.2f}, {values[-1]:.2f}]"
+            difference = compare(made, rows.get(("default", steps), []))
+            print(f"{name:<20}{steps:>6}{spread:>30}{units:>8,}{seconds:>9.0f}   {difference}", flush=True)
+
+
+def chain_folder(folder: Path, name: str, seed: int) -> Path:
+    return folder / f"{name.replace(' / ', '-by-').replace(' ', '-')}-seed-{seed}"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("teacher")
+    parser.add_argument("--options", help="some of them, by commas")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the demo's updates")
     parser.add_argument("--num_images", type=int, default=2000)
-    parser.add_argument("--seeds", default="1,2,3", help="of sampling")
+    parser.add_argument("--seeds", default="1,2,3,4,5", help="of sampling")
     parser.add_argument("--training_seeds", default="0,1,2")
+    parser.add_argument("--name", default="figures", help="of the folder of the figures, one for each process")
     options = parser.parse_args()
-    figures = DigitFigures(options.folder, options.num_images, [int(s) for s in options.seeds.split(",")])
+    figures = DigitFigures(options.folder / options.name, options.num_images, numbers(options.seeds))
     base = chain_config(options.folder, options.scale)
-    for name, changes in options_of(base.updates_per_stage).items():
-        for seed in options.training_seeds.split(","):
-            folder = options.folder / f"{name.replace(' / ', '-by-').replace(' ', '-')}-seed-{seed}"
-            fixed = {"pretrained_teacher_model": options.teacher, "output_dir": str(folder), "eval_images": 0}
-            distill(dataclasses.replace(base, **fixed, seed=int(seed), **changes))
-            for steps in (8, 4, 2, 1):
-                figures.add(f"{name}, {seed}, {steps}", folder / f"steps-{steps}", [steps])
-    figures.show()
+    known, seeds = options_of(base.updates_per_stage), numbers(options.training_seeds)
+    names = options.options.split(",") if options.options else list(known)
+    for name in dict.fromkeys(["default", *names]):
+        for seed in seeds:
+            folder = chain_folder(options.folder, name, seed)
+            make_chain(folder, base, options.teacher, seed, known[name])
+            for steps in STEPS:
+                # Four-fold stages leave out some.
+                if (folder / f"steps-{steps}").is_dir():
+                    figures.add(f"{name}, {seed}, {steps}", folder / f"steps-{steps}", [steps])
+    show(options.folder, names, seeds, figures)
+
+
+def numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The updates of other implementations of progressive distillation, from checkouts that the user has.
 
 Both train the network that ours does, with the same batch, one thread, no clipping of x but where they clip always.
-What they import beside torch and do not use here is replaced by empty modules. Nothing of theirs is in this repository.
+What they import beside torch and do not use here is replaced by empty modules. Nothing of theirs is in here.
 """
 
 import functools

@@ -20,9 +20,10 @@ from .plan import ADOPT_STAGE, plan_of, print_plan
 from .pretrained import Teacher
 from .report import Report
 from .run import Run, open_run
-from .setup import about_of, check_resume, start_trackers
+from .setup import about_of, check_resume, compiled, start_trackers
 from .signals import StopRequest, anybody_asked_to_stop
 from .stages import HalvingObjective, Stage
+from .start import resolve_start
 from .student import make_student
 
 
@@ -47,6 +48,7 @@ def distill(config: DistillationConfig) -> Path:
         [`StoppedBySignal`]: After SIGTERM or SIGINT, when a checkpoint is written.
     """
     run = open_run(config)
+    resolve_start(run)
     check_steps(config, run.teacher)
     if config.eval_images and config.feature_extractor == "classifier" and run.data.labels is None:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
@@ -194,7 +196,7 @@ def halving_objective(run: Run, teacher_unet, num_train_timesteps: int, stage: S
     """The loss of a stage; teacher and student predict the same by now."""
     kind, weighting = run.config.prediction_type, run.config.weighting
     return HalvingObjective(
-        teacher_unet,
+        compiled(run.accelerator, teacher_unet),
         kind,
         stage.number,
         kind,

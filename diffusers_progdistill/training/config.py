@@ -96,7 +96,7 @@ class TrainingConfig:
 
     _positive = ()
     # Only teachers are trained with the one, and only students for the other.
-    label_dropout, stochastic_sampler, reuse_targets = 0.0, False, 1
+    label_dropout, stochastic_sampler, reuse_targets, bf16_teacher = 0.0, False, 1, False
 
     def _require(self, name: str, right: bool, what: str):
         if not right:
@@ -201,15 +201,22 @@ class DistillationConfig(AdoptionConfig):
     """Options of `progdistill distill` (Algorithm 2 of the paper)."""
 
     output_dir: str = option("progdistill-output", "Where everything is written.")
-    start_steps: int = option(1024, "Number of sampling steps of the teacher. Students start at half of it.")
+    start_steps: str = option(
+        1024,
+        "Number of sampling steps of the teacher, which students start below; 'auto' looks where more of them"
+        " hardly change its images.",
+    )
     end_steps: int = option(4, "Number of sampling steps of the last student; --start_steps halves down to it.")
     updates_per_stage: int = option(50_000, "Updates of each student; twice as many for those of 2 steps and of 1.")
     stage_factor: int = option(
         2,
-        "Steps of its teacher that a step of a student replaces: 2, as in the paper, or 4 for half as many students.",
+        "Steps of its teacher that a student's step replaces: 2, as in the paper, or 4 for half as many students.",
     )
     reuse_targets: int = option(
         1, "Updates that each target of the teacher serves; 1 asks the teacher anew for every update."
+    )
+    bf16_teacher: bool = option(
+        False, "Ask the teacher in bf16, whatever --mixed_precision the student is trained in."
     )
 
     stochastic_sampler: bool = option(
@@ -234,27 +241,36 @@ class DistillationConfig(AdoptionConfig):
     hub_private_repo: bool = option(False, "Make a new repository private.")
     hub_license: str = option("unknown", "The license that the model card states, such as apache-2.0.")
 
-    _positive = (
-        *("start_steps", "end_steps", "updates_per_stage", "reuse_targets", "adopt_updates", "eval_batch_size"),
-    )
+    _positive = ("end_steps", "updates_per_stage", "reuse_targets", "adopt_updates", "eval_batch_size")
+
+    def __post_init__(self):
+        # A command line knows one type for both, a number and a word.
+        if isinstance(self.start_steps, str) and self.start_steps.isdecimal():
+            self.start_steps = int(self.start_steps)
 
     def check(self):
         super().check()
+        number = isinstance(self.start_steps, int) and self.start_steps > 0
+        self._require("start_steps", number or self.start_steps == "auto", "a positive number, or auto")
         if self.stochastic_sampler:
             self._require("end_steps", self.end_steps == self.start_steps, f"--start_steps {self.start_steps} too")
             self._require("end_steps", self.end_steps > 1, "2 or more with --stochastic_sampler")
-        ratio, rest = divmod(self.start_steps, self.end_steps)
-        if not self.stochastic_sampler and (rest or ratio < 2 or ratio & (ratio - 1)):
-            near = self.end_steps * 2 ** max(1, round(ratio).bit_length() - 1)
-            raise InputError(
-                f"--start_steps {self.start_steps} must be --end_steps {self.end_steps} doubled once or more, such as"
-                f" {near}"
-            )
+        if self.start_steps != "auto" and not self.stochastic_sampler:
+            self._check_doubling()
         self._require("stage_factor", self.stage_factor in (2, 4), "2 or 4")
         self._require("eval_images", self.eval_images >= 0, "zero or a positive number")
         self._require("eval_images", self.eval_images != 1, "2 or more, or 0")
         if self.eval_images and find_spec("torchmetrics") is None:
             raise InputError("--eval_images needs torchmetrics: `pip install diffusers-progdistill[eval]`")
+
+    def _check_doubling(self):
+        ratio, rest = divmod(self.start_steps, self.end_steps)
+        if rest or ratio < 2 or ratio & (ratio - 1):
+            near = self.end_steps * 2 ** max(1, round(ratio).bit_length() - 1)
+            raise InputError(
+                f"--start_steps {self.start_steps} must be --end_steps {self.end_steps} doubled once or more, such as"
+                f" {near}"
+            )
 
     def student_steps(self) -> list[int]:
         """Sampling steps of the students, in the order in which they are made."""

@@ -30,28 +30,17 @@ class Feed:
         draws ([`Draws`]): Of the stage.
         config ([`TrainingConfig`]): Batch options.
         updates, first_update (`int`): Of the stage, and the one that is asked for first.
-        conditional (`bool`): Whether the network is fed labels.
+        labelled (`bool`): Whether the network is fed labels.
     """
 
     def __init__(
-        self,
-        accelerator,
-        objective: Objective,
-        data: ImageData,
-        draws: Draws,
-        config,
-        updates,
-        first_update,
-        conditional,
+        self, accelerator, objective: Objective, data: ImageData, draws: Draws, config, updates, first_update, labelled
     ):
-        self.accelerator, self.objective, self.draws, self.conditional = accelerator, objective, draws, conditional
+        self.accelerator, self.objective, self.draws, self.labelled = accelerator, objective, draws, labelled
         self.image_shape = (data.channels, data.resolution, data.resolution)
-        self.parts, self.part_size, self.reuse = (
-            config.gradient_accumulation_steps,
-            config.train_batch_size,
-            config.reuse_targets,
-        )
-        self.updates, self.block = updates, None
+        self.parts, self.part_size = config.gradient_accumulation_steps, config.train_batch_size
+        self.reuse = config.reuse_targets
+        self.bf16, self.updates, self.block = config.bf16_teacher, updates, None
         fresh, first = math.ceil(updates / self.reuse), first_update
         if self.reuse > 1:
             first = first_update // self.block_updates * BUFFER_BATCHES
@@ -79,9 +68,15 @@ class Feed:
         drawn = self.draws.of_update(number, self.image_shape)
         for part in range(self.parts):
             images, labels = next(self.batches)
-            batch = self.draws.part(drawn, images, labels if self.conditional else None, self.rows_of(part).start)
-            with self.accelerator.autocast():
-                yield self.objective.examples(batch)
+            batch = self.draws.part(drawn, images, labels if self.labelled else None, self.rows_of(part).start)
+            with self._precision():
+                examples = self.objective.examples(batch)
+            yield examples
+
+    def _precision(self):
+        if self.bf16:
+            return torch.autocast(self.draws.device.type, torch.bfloat16)
+        return self.accelerator.autocast()
 
     def _mixed(self, update: int) -> Iterator[Examples]:
         block, place = divmod(update, self.block_updates)

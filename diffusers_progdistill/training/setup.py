@@ -8,7 +8,7 @@ from pathlib import Path
 import diffusers
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, set_seed
+from accelerate.utils import DynamoBackend, InitProcessGroupKwargs, set_seed
 
 from ..errors import InputError
 from ..record import Record
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 LONGEST_WAIT = timedelta(hours=2)
 
 # Options that the record of a run names only where they are not at their defaults: older runs can go on.
-LATER_OPTIONS = ("stochastic_sampler", "stage_factor", "reuse_targets")
+LATER_OPTIONS = ("stochastic_sampler", "stage_factor", "reuse_targets", "bf16_teacher")
 
 
 def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accelerator:
@@ -46,6 +46,15 @@ def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accele
         logging.getLogger("diffusers_progdistill").setLevel(logging.ERROR)
     set_seed(config.seed)
     return accelerator
+
+
+def compiled(accelerator: Accelerator, network: torch.nn.Module) -> torch.nn.Module:
+    """
+    A network as `accelerate launch --dynamo_backend` wants it. accelerate compiles what is trained, this what is not;
+    the networks of later stages find the code of the first.
+    """
+    plugin = accelerator.state.dynamo_plugin
+    return network if plugin.backend == DynamoBackend.NO else torch.compile(network, **plugin.to_kwargs())
 
 
 def start_trackers(accelerator: Accelerator, settings: dict):

@@ -38,9 +38,9 @@ def feed(updates, reuse, first=0, parts=1, rank=0, world=1):
     accelerator = Process(cpu=True)
     accelerator.several, accelerator.number = world, rank
     options = {"gradient_accumulation_steps": parts, "train_batch_size": BATCH // parts // world}
-    config = SimpleNamespace(**options, reuse_targets=reuse, seed=3, dataloader_num_workers=0)
+    config = SimpleNamespace(**options, reuse_targets=reuse, bf16_teacher=False, seed=3, dataloader_num_workers=0)
     draws = Draws(3, 4, BATCH, torch.device("cpu"), flip=True)
-    return Feed(accelerator, Numbered(), load_digits(), draws, config, updates, first, conditional=True)
+    return Feed(accelerator, Numbered(), load_digits(), draws, config, updates, first, labelled=True)
 
 
 def names(examples):

@@ -1,0 +1,65 @@
+"""Where a chain starts: the fewest steps at which the teacher's curve is flat (`--start_steps auto`)."""
+
+from pathlib import Path
+
+from ..evaluation.sampling import generate_shared
+from ..record import RECORD_NAME, read_content
+from .run import Run
+
+
+# The paper's own start, where nothing less will do.
+MOST_STEPS = 1024
+# What stands for infinitely many steps: DDIM's error halves with every doubling.
+REFERENCE_STEPS = 512
+NUM_IMAGES = 256
+# Share of the images' variance that may change. On the digits this goes with a Frechet distance 5 % above the one of
+# many steps (docs/performance.md).
+TOLERANCE = 5e-4
+
+
+def resolve_start(run: Run):
+    """Put a number of steps in place of `--start_steps auto`: what the run began with, or else what is measured."""
+    config = run.config
+    if config.start_steps != "auto":
+        return
+    teacher, path = run.teacher, Path(config.output_dir) / RECORD_NAME
+    if teacher.pipeline.num_trained_steps is not None:
+        config.start_steps = teacher.pipeline.num_trained_steps
+    elif path.exists():
+        config.start_steps = read_content(path)["settings"]["start_steps"]
+    else:
+        config.start_steps, changes = find_start(
+            run.accelerator, teacher.pipeline, config.end_steps, teacher.guidance_scale
+        )
+        shown = ", ".join(f"{change:.1e} at {n}" for n, change in changes.items())
+        run.accelerator.print(
+            f"--start_steps auto is {config.start_steps}: this share of the variance of the teacher's images still"
+            f" changes up to {REFERENCE_STEPS} steps: {shown}; allowed {TOLERANCE:.1e}"
+        )
+    config.check()
+
+
+def find_start(accelerator, pipeline, end_steps: int, guidance_scale: float) -> tuple[int, dict[int, float]]:
+    """
+    The fewest steps N = `end_steps` times 2, 4, 8, ... at which the teacher's DDIM images are, but for `TOLERANCE` of
+    their variance, those of `REFERENCE_STEPS` steps from the same noise.
+
+    Returns:
+        `tuple[int, dict[int, float]]`: N, and the share of the variance by the steps that were tried.
+    """
+
+    def images_of(num_steps):
+        return generate_shared(accelerator, pipeline, NUM_IMAGES, num_steps, guidance_scale=guidance_scale)
+
+    reference, changes, steps = images_of(REFERENCE_STEPS), {}, 2 * end_steps
+    variance = (reference - reference.mean(0)).square().mean()
+    while steps < REFERENCE_STEPS:
+        # Fewer than eight never do.
+        if steps >= 8:
+            changes[steps] = ((images_of(steps) - reference).square().mean() / variance).item()
+            if changes[steps] <= TOLERANCE:
+                return steps, changes
+        steps *= 2
+    while steps < MOST_STEPS:
+        steps *= 2
+    return steps, changes
