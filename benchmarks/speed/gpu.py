@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DynamoBackend, TorchDynamoPlugin
 from diffusers import UNet2DModel
 from updates import make_config, make_objective
@@ -68,19 +69,15 @@ def make_unet(size: int) -> UNet2DModel:
 
 def updates_per_second(size: int, batch_size: int, precision: str, compiles: bool, blocks: int, block: int) -> dict:
     """Images a second of our update, and its peak memory beside what weights, moments and teacher need."""
+    # Its settings are those of the whole process.
+    AcceleratorState._reset_state(reset_partial_state=True)
     plugin = TorchDynamoPlugin(backend=DynamoBackend.INDUCTOR if compiles else DynamoBackend.NO)
     accelerator = Accelerator(
         mixed_precision=precision, dynamo_plugin=plugin, cpu=not torch.accelerator.is_available()
     )
     teacher = make_unet(size).to(accelerator.device).eval().requires_grad_(False)
     student = make_unet(size).to(accelerator.device)
-    objective = make_objective(compiled(accelerator, teacher))
-    objective.grid = type(objective.grid)(
-        *(
-            field.to(accelerator.device)
-            for field in (objective.grid.timesteps, objective.grid.angles, objective.grid.weights)
-        )
-    )
+    objective = make_objective(compiled(accelerator, teacher), accelerator.device)
     pixels = torch.randint(256, (max(512, batch_size), 3, size, size), dtype=torch.uint8).numpy()
     data, config = ImageData(list(pixels), None, 3, size), make_config(batch_size, logging_steps=10**9)
     clock, stage = Clock(accelerator, block), Stage("speed", 8, blocks * block, 5)

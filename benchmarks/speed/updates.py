@@ -22,8 +22,8 @@ def make_config(batch_size: int, **options) -> DistillationConfig:
     return DistillationConfig(dataset_name="digits", report_to="none", train_batch_size=batch_size, **options)
 
 
-def make_objective(teacher) -> HalvingObjective:
-    return HalvingObjective(teacher, "v_prediction", NUM_STEPS, "v_prediction", "truncated_snr", TIMESTEPS)
+def make_objective(teacher, device=None) -> HalvingObjective:
+    return HalvingObjective(teacher, "v_prediction", NUM_STEPS, "v_prediction", "truncated_snr", TIMESTEPS, device)
 
 
 class Floor:
