@@ -46,6 +46,7 @@ def options_of(updates: int) -> dict[str, dict]:
         "targets twice": {"reuse_targets": 2},
         "targets four times": {"reuse_targets": 4},
         "bf16 teacher": {"bf16_teacher": True},
+        "early end": {"early_stopping_threshold": 0.02, "logging_steps": 10},
         "pseudo-Huber": {"weighted_loss": pseudo_huber},
         "aDDIM teacher": {"teacher_target": addim_target},
     }

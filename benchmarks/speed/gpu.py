@@ -93,11 +93,13 @@ def updates_per_second(size: int, batch_size: int, precision: str, compiles: boo
 
 
 @torch.no_grad()
-def sampling(size: int, batch_size: int, steps: int, repeats: int) -> dict:
+def sampling(size: int, batch_size: int, steps: int, repeats: int, compiles: bool) -> dict:
     """Seconds of a few-step call: as it is, in bf16, compiled, and as one CUDA graph."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = {}
     for name in ("fp32", "bf16", "bf16, compiled", "bf16, CUDA graph"):
+        if name.endswith("compiled") and not compiles or name.endswith("graph") and device != "cuda":
+            continue
         unet = make_unet(size).to(device, torch.float32 if name == "fp32" else torch.bfloat16).eval()
         if name.endswith("compiled"):
             unet.forward = torch.compile(unet.forward)
@@ -111,8 +113,6 @@ def sampling(size: int, batch_size: int, steps: int, repeats: int) -> dict:
         for _ in range(3):
             call()
         if name.endswith("graph"):
-            if device != "cuda":
-                continue
             call = captured(pipeline, noise, steps)
         rows[name] = statistics.median(timed(call, device) for _ in range(repeats))
     return rows
@@ -162,6 +162,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--block", type=int, default=10, help="updates that are timed at once")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--eager", action="store_true", help="without what must be compiled")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
     lines, device = [], torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
@@ -169,14 +170,14 @@ def main(argv: list[str] | None = None) -> list[dict]:
     for size, batch_size in zip(options.sizes.split(","), options.batch_sizes.split(",")):
         size, batch_size = int(size), int(batch_size)
         for precision, compiles in (("no", False), ("bf16", False), ("bf16", True)):
-            if compiles and device == "cpu":
+            if compiles and (options.eager or device == "cpu"):
                 continue
             row = updates_per_second(size, batch_size, precision, compiles, options.blocks, options.block)
             name = f"update, {size}x{size}, batch {batch_size}, {precision}{', compiled' * compiles}"
             lines.append({"row": name, **row})
             print(f"{name:<52}{row['images_per_second']:>10.0f} images/s  {row['peak_gb'] or 0:.1f} GB", flush=True)
         for count in (1, batch_size):
-            for name, seconds in sampling(size, count, 4, options.repeats).items():
+            for name, seconds in sampling(size, count, 4, options.repeats, not options.eager).items():
                 row = {"row": f"4 steps, {size}x{size}, batch {count}, {name}", "seconds": seconds}
                 lines.append({**row, "images_per_second": count / seconds})
                 print(f"{row['row']:<52}{count / seconds:>10.0f} images/s  {1e3 * seconds:.2f} ms", flush=True)

@@ -41,6 +41,7 @@ def generate(
     first: int = 0,
     share: tuple[int, int] = (0, 1),
     bar: tqdm | None = None,
+    chunk: int | None = None,
 ) -> torch.Tensor:
     """
     Images from a pipeline. Class-conditional ones take turns.
@@ -54,13 +55,15 @@ def generate(
         first (`int`, defaults to 0): Number of the first image, the first of a chunk.
         share (`tuple[int, int]`, defaults to `(0, 1)`): Make only chunks r, r + n, r + 2n, ... of `(r, n)`.
         bar (`tqdm`, *optional*): Is told of the images that are made.
+        chunk (`int`, *optional*): Images that the network sees at once, where only a few are wanted, to be looked at.
+            Default: what [`chunk_size`] says, as figures need it.
 
     Returns:
         `torch.Tensor` of shape `(num_images, channels, height, width)`: On the CPU, in [0, 1].
     """
     shape, out = pipeline.latents_shape(1)[1:], []
     pipeline.set_progress_bar_config(disable=True)
-    classes, labels, size = pipeline.num_classes if pipeline.is_conditional else None, None, chunk_size(shape)
+    classes, labels, size = pipeline.num_classes if pipeline.is_conditional else None, None, chunk or chunk_size(shape)
     end = first + num_images
     for start in range(first + share[0] * size, end, share[1] * size):
         # The last chunk is as large as the others, and cut.

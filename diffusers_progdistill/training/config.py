@@ -97,6 +97,7 @@ class TrainingConfig:
     _positive = ()
     # Only teachers are trained with the one, and only students for the other.
     label_dropout, stochastic_sampler, reuse_targets, bf16_teacher = 0.0, False, 1, False
+    early_stopping_threshold = 0.0
 
     def _require(self, name: str, right: bool, what: str):
         if not right:
@@ -215,6 +216,11 @@ class DistillationConfig(AdoptionConfig):
     reuse_targets: int = option(
         1, "Updates that each target of the teacher serves; 1 asks the teacher anew for every update."
     )
+    early_stopping_threshold: float = option(
+        0.0,
+        "End a stage, over a quarter more updates, once its loss falls by less than this share from one window of 5"
+        " times --logging_steps to the next; 0 never does.",
+    )
     bf16_teacher: bool = option(
         False, "Ask the teacher in bf16, whatever --mixed_precision the student is trained in."
     )
@@ -257,6 +263,7 @@ class DistillationConfig(AdoptionConfig):
             self._require("end_steps", self.end_steps > 1, "2 or more with --stochastic_sampler")
         if self.start_steps != "auto" and not self.stochastic_sampler:
             self._check_doubling()
+        self._require("early_stopping_threshold", 0 <= self.early_stopping_threshold < 1, "in [0, 1)")
         self._require("stage_factor", self.stage_factor in (2, 4), "2 or 4")
         self._require("eval_images", self.eval_images >= 0, "zero or a positive number")
         self._require("eval_images", self.eval_images != 1, "2 or more, or 0")

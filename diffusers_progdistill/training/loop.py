@@ -12,6 +12,7 @@ from ..data import ImageData
 from ..seeds import seed_of
 from .checkpointing import Checkpoints
 from .config import TrainingConfig
+from .early_end import EarlyEnd
 from .feed import Feed
 from .health import Health
 from .network import needs_labels
@@ -21,8 +22,9 @@ from .stages import Draws, Objective, Stage
 
 @dataclass
 class StageResult:
-    """What a stage took: seconds of its updates, the mean loss of its last logging interval, updates skipped."""
+    """What a stage took: updates, their seconds, the mean loss of its last logging interval, updates skipped."""
 
+    updates: int
     seconds: float
     loss: float | None
     skipped: int
@@ -97,7 +99,7 @@ def train_stage(
     optimizer = make_optimizer(config, model)
     rate = learning_rate_factor(config, optimizer, stage.updates)
     ema = None if ema_decay is None else EMAModel(model.parameters(), decay=ema_decay, foreach=True)
-    health = Health(accelerator, stage.updates)
+    health, ending = Health(accelerator, stage.updates), EarlyEnd(stage.updates, config.early_stopping_threshold)
     if accelerator.scaler is not None:
         # Each stage begins with fp16's first loss scale, whether or not the one before was trained by this process.
         accelerator.scaler.load_state_dict(type(accelerator.scaler)().state_dict())
@@ -106,14 +108,16 @@ def train_stage(
     first, seconds_before, mean_loss = 0, 0.0, None
     if saved is not None:
         first, seconds_before, mean_loss = saved["update"], saved["seconds"], saved["mean_loss"]
-        health.restore(saved["health"])
+        health.restore(saved["health"]), ending.restore(saved.get("ending"))
     feed = Feed(accelerator, objective, data, draws, config, stage.updates, first, conditional)
     agreement = Agreement(accelerator, stop, config.logging_steps, first)
     monitor.resume(first)
     began = time.perf_counter()
 
-    for update in range(first, stage.updates):
-        learning_rate = config.learning_rate * rate(update)
+    done = first
+    while done < ending.end:
+        update, done = done, done + 1
+        learning_rate = config.learning_rate * ending.factor(rate, update)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         loss_of_update = 0.0
@@ -138,20 +142,20 @@ def train_stage(
             ema.step(model.parameters())
         monitor.on_update()
 
-        done = update + 1
-        if done % config.logging_steps == 0 or done == stage.updates:
+        if done % config.logging_steps == 0 or done == ending.end:
             mean_loss, skipped = health.read(stage.name, done)
+            ending.note(done, mean_loss)
             monitor.on_log(stage, done, mean_loss, learning_rate, skipped)
         to_stop = agreement.to_stop(done)
-        if checkpoints is not None and done < stage.updates and (to_stop or done % config.checkpointing_steps == 0):
+        if checkpoints is not None and done < ending.end and (to_stop or done % config.checkpointing_steps == 0):
             seconds = seconds_before + time.perf_counter() - began
-            state = {"seconds": seconds, "mean_loss": mean_loss, "health": health.values()}
+            state = {"seconds": seconds, "mean_loss": mean_loss, "health": health.values(), "ending": ending.state()}
             checkpoints.save(done, state, ema)
-        if to_stop and done < stage.updates:
+        if to_stop and done < ending.end:
             stop.stop()
 
     if ema is not None:
         ema.copy_to(model.parameters())
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).eval()
     accelerator.free_memory()
-    return StageResult(seconds_before + time.perf_counter() - began, mean_loss, skipped)
+    return StageResult(done, seconds_before + time.perf_counter() - began, mean_loss, skipped)

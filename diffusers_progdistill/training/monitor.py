@@ -78,6 +78,9 @@ class Monitor:
             file.write(json.dumps(line) + "\n")
 
     def finish(self):
+        # A stage that ended early leaves the others as much to do as before.
+        if self.bar is not None:
+            self.total_units -= (self.bar.total - self.bar.n) * self.stage.units_per_update
         if self.bar is not None:
             self.bar.close()
 

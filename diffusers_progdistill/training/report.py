@@ -63,8 +63,8 @@ class Report:
 
     def _add_row(self, label: str, pipeline, steps: int):
         if self.accelerator.is_main_process:
-            guidance_scale = self._guidance_of(pipeline)
-            self.rows.append((label, generate(pipeline, GRID_COLUMNS, steps, guidance_scale=guidance_scale)))
+            options = {"guidance_scale": self._guidance_of(pipeline), "chunk": GRID_COLUMNS}
+            self.rows.append((label, generate(pipeline, GRID_COLUMNS, steps, **options)))
 
     def _guidance_of(self, pipeline) -> float:
         # Only the teacher is still guided from outside.

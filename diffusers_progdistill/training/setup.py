@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 LONGEST_WAIT = timedelta(hours=2)
 
 # Options that the record of a run names only where they are not at their defaults: older runs can go on.
-LATER_OPTIONS = ("stochastic_sampler", "stage_factor", "reuse_targets", "bf16_teacher")
+LATER_OPTIONS = ("stochastic_sampler", "stage_factor", "reuse_targets", "bf16_teacher", "early_stopping_threshold")
 
 
 def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accelerator:
@@ -99,6 +99,9 @@ def settings_of(config: TrainingConfig, data, global_batch: int, adopts: bool = 
     """What the weights depend on."""
     settings = {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}
     silent = set() if adopts else {"adopt_updates", "guidance_scale"}
+    if settings.get("early_stopping_threshold"):
+        # The loss of logging intervals decides.
+        settings["logging_steps"] = config.logging_steps
     # Options younger than some runs: at their defaults they say nothing new.
     silent |= {k for k in LATER_OPTIONS if settings.get(k) == getattr(DistillationConfig, k)}
     return {k: v for k, v in settings.items() if k not in silent}

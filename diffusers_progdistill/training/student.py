@@ -60,8 +60,8 @@ def entry_of(stage: Stage, result: StageResult, scheduler) -> dict:
     return {
         "name": stage.name,
         **({} if steps is None else {"num_inference_steps": steps}),
-        "updates": stage.updates,
-        "forward_units": stage.forward_units,
+        "updates": result.updates,
+        "forward_units": round(result.updates * stage.units_per_update),
         "seconds": round(result.seconds, 1),
         "loss": result.loss,
         "skipped_updates": result.skipped,

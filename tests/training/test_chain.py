@@ -21,8 +21,7 @@ def chain(teacher, folder, **options):
         dataset_name="digits",
         report_to="none",
         learning_rate=1e-3,
-        logging_steps=2,
-        **options,
+        **{"logging_steps": 2, **options},
     )
 
 
