@@ -28,6 +28,10 @@ EXAMPLE_DOC_STRING = """
 """
 
 
+# What accelerate and diffusers call their hooks on a module.
+HOOKS = {"_hf_hook", "_diffusers_hook"}
+
+
 class ProgressiveDistillationPipeline(DiffusionPipeline):
     r"""
     Pipeline for unconditional and class-conditional image generation with progressively distilled models (Salimans &
@@ -248,9 +252,9 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             callback_on_step_end_tensor_inputs,
             guidance_scale,
         )
-        device = self._execution_device
+        device, dtype = self._device_and_dtype()
         labels = self.prepare_class_labels(class_labels, batch_size, device)
-        latents = self.prepare_latents(batch_size, self.unet.dtype, device, generator, latents)
+        latents = self.prepare_latents(batch_size, dtype, device, generator, latents)
         self.scheduler.set_timesteps(num_inference_steps or self.num_trained_steps, device=device)
         self._num_timesteps = len(self.scheduler.timesteps)
 
@@ -274,6 +278,15 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         images = latents if output_type == "latent" else self.decode(latents, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
+        """Where and in what the network computes. Without hooks that move or cast it, its first weight says so."""
+        first = next(self.unet.parameters(), None)
+        plain = first is not None and first.is_floating_point()
+        if not plain or any(HOOKS & vars(module).keys() for module in self.unet.modules()):
+            # diffusers' own answers walk through all modules several times: a millisecond for a small network.
+            return self._execution_device, self.unet.dtype
+        return first.device, first.dtype
 
     def predict(self, latents: torch.Tensor, timestep, labels: torch.Tensor | None, guidance_scale: float):
         """The network's output, guided in one doubled batch where a scale other than 1 asks for it."""

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from conftest import tiny_unet
 from diffusers import DDIMPipeline, DDIMScheduler, DiffusionPipeline
 
@@ -123,3 +124,17 @@ def test_a_teacher_has_no_steps_and_a_conditional_model_needs_labels():
         images(make(tiny_unet(num_class_embeds=10)))
     with pytest.raises(ValueError, match=r"\[0, 9\]"):
         images(make(tiny_unet(num_class_embeds=10)), class_labels=10)
+
+
+def test_offloaded_weights_are_elsewhere_when_the_noise_is_made():
+    pipeline = make()
+    whole = images(pipeline)
+    cpu_offload(pipeline.unet, torch.device("cpu"))
+    assert next(pipeline.unet.parameters()).device.type == "meta"
+    np.testing.assert_array_equal(images(pipeline), whole)
+
+
+def test_layerwise_casting_computes_in_its_own_precision():
+    pipeline = make()
+    pipeline.unet.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    assert images(pipeline, output_type="latent").dtype == torch.float32
