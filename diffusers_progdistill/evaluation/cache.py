@@ -24,6 +24,28 @@ def content_key(*parts) -> str:
     return digest.hexdigest()
 
 
+def stored(key: str, folder: str | None = None) -> dict[str, torch.Tensor] | None:
+    """What the cache holds under a key, or `None`."""
+    try:
+        return load_file(path_of(key, folder))
+    except (OSError, SafetensorError):
+        # Not there, or half written by a machine that stopped.
+        return None
+
+
+def store(key: str, tensors: dict[str, torch.Tensor], folder: str | None = None):
+    """Keep tensors under a key."""
+    path = path_of(key, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    replace_file(path, lambda temporary: save_file(tensors, temporary))
+
+
+def path_of(key: str, folder: str | None) -> Path:
+    """The file of a key. Default folder: `progdistill` in `HF_HOME`."""
+    return Path(folder or Path(HF_HOME) / "progdistill") / f"{key}.safetensors"
+
+
 def cached(
     key: str, make: Callable[[], dict[str, torch.Tensor]], folder: str | None = None
 ) -> dict[str, torch.Tensor]:
@@ -33,15 +55,10 @@ def cached(
     Args:
         key (`str`): See [`content_key`].
         make (`Callable`): Makes the tensors.
-        folder (`str`, *optional*): Where the cache lies. Default: `progdistill` in `HF_HOME`.
+        folder (`str`, *optional*): Where the cache lies.
     """
-    path = Path(folder or Path(HF_HOME) / "progdistill") / f"{key}.safetensors"
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError):
-        # Not there, or half written by a machine that stopped.
-        pass
-    tensors = {name: tensor.contiguous() for name, tensor in make().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda temporary: save_file(tensors, temporary))
+    tensors = stored(key, folder)
+    if tensors is None:
+        tensors = make()
+        store(key, tensors, folder)
     return tensors

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ..disk import write_json
 from ..record import versions
-from .cache import content_key
+from .cache import content_key, store, stored
 from .distances import psnr
 from .metrics import as_bytes
 from .samplers import OWN
@@ -56,14 +56,24 @@ class Evaluation:
         num_images (`int`), seeds (`list[int]`): How many images, and of which noise; several seeds give a range.
         reference (`tuple[Subject, int]`, *optional*): Whose images, at how many steps, agreement is measured with.
         batch_size (`int`, defaults to 500): See [`generate_shared`].
+        cache_dir (`str`, *optional*): Where the images of the reference are kept, which take longest to make.
     """
 
     def __init__(
-        self, path: Path, accelerator, metrics, num_images: int, seeds: list[int], reference=None, batch_size=500
+        self,
+        path: Path,
+        accelerator,
+        metrics,
+        num_images: int,
+        seeds: list[int],
+        reference=None,
+        batch_size=500,
+        cache_dir=None,
     ):
+        self.cache_dir = cache_dir
         self.path, self.accelerator, self.metrics = path, accelerator, metrics
         self.num_images, self.seeds, self.reference, self.batch_size = num_images, seeds, reference, batch_size
-        self.rows, self._reference_images = [], None
+        self.rows, self._reference_images, self._reference_seed = [], None, None
         if accelerator.is_main_process and path.exists():
             self.rows = read_rows(path)
 
@@ -75,7 +85,6 @@ class Evaluation:
         with tqdm(total=total, unit="image", disable=not self.accelerator.is_main_process, file=sys.stderr) as bar:
             for seed in self.seeds:
                 # Of one seed at a time, since the images of the reference are kept while they are compared with.
-                self._reference_images = None
                 for subject, sampler, steps in cells:
                     bar.set_description(f"{subject.name}, {sampler}, {steps} steps, seed {seed}")
                     asked += self._cell(subject, sampler, steps, seed, bar)
@@ -92,7 +101,7 @@ class Evaluation:
             bar.update(self.num_images)
             return [known[name] for name in self.metrics]
         images = self._images(subject, sampler, steps, seed, bar)
-        agreement = self._agreement(images, seed, bar)
+        agreement = self._agreement(images, seed)
         for name in missing:
             measured = {**self.metrics[name].measure(images), **agreement}
             known[name] = {**cell, **self._extractor_key(name), "metric": self.metrics[name].name, **measured}
@@ -135,28 +144,40 @@ class Evaluation:
         return broadcast_object_list([value])[0]
 
     def _images(self, subject: Subject, sampler: str, steps: int, seed: int, bar) -> torch.Tensor:
-        if self._is_reference(subject, sampler, steps) and self._reference_images is not None:
-            bar.update(self.num_images)
-            return self._reference_images
+        if self.reference is not None and sampler == OWN and (subject, steps) == self.reference:
+            return self._images_of_reference(seed, bar)
+        return self._make(subject, sampler, steps, seed, bar)
+
+    def _make(self, subject: Subject, sampler: str, steps: int, seed: int, bar) -> torch.Tensor:
         options = {"guidance_scale": subject.guidance_scale, "sampler": sampler, "bar": bar}
         made = generate_shared(
             self.accelerator, subject.pipeline, self.num_images, steps, seed, self.batch_size, **options
         )
-        images = as_bytes(made)
-        if self._is_reference(subject, sampler, steps):
-            self._reference_images = images
-        return images
+        return as_bytes(made)
 
-    def _is_reference(self, subject: Subject, sampler: str, steps: int) -> bool:
-        return self.reference is not None and sampler == OWN and (subject, steps) == self.reference
+    def _images_of_reference(self, seed: int, bar) -> torch.Tensor | None:
+        """Made once; where the main process finds them in the cache, the others do without."""
+        if self._reference_seed == seed:
+            bar.update(self.num_images)
+            return self._reference_images
+        subject, steps = self.reference
+        self._reference_seed = seed
+        key = content_key("images", subject.weights, steps, subject.guidance_scale, self.num_images, seed)
+        kept = stored(key, self.cache_dir) if self.accelerator.is_main_process else None
+        if self._agreed(kept is not None):
+            bar.update(self.num_images)
+            self._reference_images = None if kept is None else kept["images"]
+        else:
+            self._reference_images = self._make(subject, OWN, steps, seed, bar)
+            if self.accelerator.is_main_process:
+                store(key, {"images": self._reference_images}, self.cache_dir)
+        return self._reference_images
 
-    def _agreement(self, images: torch.Tensor, seed: int, bar) -> dict[str, float]:
+    def _agreement(self, images: torch.Tensor | None, seed: int) -> dict[str, float]:
         if self.reference is None:
             return {}
-        if self._reference_images is None:
-            subject, steps = self.reference
-            self._images(subject, OWN, steps, seed, tqdm(disable=True))
-        return {"psnr_to_reference": psnr(images, self._reference_images)}
+        reference = self._images_of_reference(seed, tqdm(disable=True))
+        return {} if reference is None else {"psnr_to_reference": psnr(images, reference)}
 
     @property
     def floors(self) -> dict[str, dict[str, float]]:

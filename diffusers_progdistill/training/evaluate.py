@@ -67,7 +67,14 @@ def evaluate(config, targets: list[str]) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(
-        folder / FILE_NAME, accelerator, metrics, config.num_images, seeds, reference, config.eval_batch_size
+        folder / FILE_NAME,
+        accelerator,
+        metrics,
+        config.num_images,
+        seeds,
+        reference,
+        config.eval_batch_size,
+        config.cache_dir,
     )
     rows = summaries(evaluation.run(subjects))
     if accelerator.is_main_process:

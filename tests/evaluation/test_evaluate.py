@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import tiny_unet
 from huggingface_hub import metadata_load
+from safetensors.torch import load_file
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.main import main
@@ -78,18 +79,31 @@ def test_a_run_is_measured_and_its_card_says_so(run_folder, tmp_path, capsys):
     assert own[0]["args"]["range"] == pytest.approx(values) and own[0]["args"]["num_images"] == 60
 
 
+def forget_images(cache):
+    """Delete what a cache holds of a reference's images; their number."""
+    files = [path for path in cache.glob("*.safetensors") if "images" in load_file(path)]
+    for path in files:
+        path.unlink()
+    return len(files)
+
+
 def test_batch_size_and_processes_change_nothing(run_folder, tmp_path):
     asked = ["--num_images", "1100", "--steps", "4", "--reference_steps", "4", "--seeds", "3"]
     for size in (50, 250, 1000):
         options = ["--eval_batch_size", size, "--output_dir", tmp_path / f"{size}"]
         assert evaluate(run_folder, *asked, *options, cache=tmp_path) == 0
+        # The images of the reference are made every time; the classifier is the same.
+        assert forget_images(tmp_path) == 1
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     command += ["diffusers_progdistill.commands.main", "evaluate", str(run_folder), *asked, "--eval_batch_size", "50"]
-    command += ["--output_dir", str(tmp_path / "two"), "--cache_dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("two", "kept"):
+        options = ["--output_dir", str(tmp_path / name), "--cache_dir", str(tmp_path)]
+        done = subprocess.run([*command, *options], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    # The second time only the main process knew them.
+    assert forget_images(tmp_path) == 1
     one = figures(results(tmp_path / "50"))
-    for other in ("250", "1000", "two"):
+    for other in ("250", "1000", "two", "kept"):
         again = figures(results(tmp_path / other))
         assert again.keys() == one.keys()
         for key in one:
