@@ -78,7 +78,7 @@ def generate(
 
 
 def generate_shared(
-    accelerator, pipeline, num_images: int, num_steps: int, seed: int = 0, batch_size: int = 500, **options
+    accelerator, pipeline, num_images: int, num_steps: int, seed: int = 0, batch_size: int = 500, chunk=None, **options
 ) -> torch.Tensor:
     """
     [`generate`], with the chunks shared among the processes; every process gets all images, in the same order. About
@@ -86,13 +86,13 @@ def generate_shared(
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     if world == 1:
-        return generate(pipeline, num_images, num_steps, seed, **options)
+        return generate(pipeline, num_images, num_steps, seed, chunk=chunk, **options)
     shape, out = pipeline.latents_shape(1)[1:], []
-    size = chunk_size(shape)
+    size = chunk or chunk_size(shape)
     rounds = max(1, batch_size // (world * size))
     for first in range(0, num_images, rounds * world * size):
         count = min(rounds * world * size, num_images - first)
-        mine = generate(pipeline, count, num_steps, seed, first=first, share=(rank, world), **options)
+        mine = generate(pipeline, count, num_steps, seed, first=first, share=(rank, world), chunk=chunk, **options)
         # What can be gathered has one shape in every process.
         padded = torch.zeros(rounds * size, *shape)
         padded[: len(mine)] = mine

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..errors import InputError
 from ..evaluation.sampling import generate_shared
 from ..record import RECORD_NAME, read_content
 from .run import Run
@@ -11,7 +12,7 @@ from .run import Run
 MOST_STEPS = 1024
 # What stands for infinitely many steps: DDIM's error halves with every doubling.
 REFERENCE_STEPS = 512
-NUM_IMAGES = 256
+NUM_IMAGES, CHUNK = 256, 64
 # Share of the images' variance that may change. On the digits this goes with a Frechet distance 5 % above the one of
 # many steps (docs/performance.md).
 TOLERANCE = 5e-4
@@ -25,8 +26,8 @@ def resolve_start(run: Run):
     teacher, path = run.teacher, Path(config.output_dir) / RECORD_NAME
     if teacher.pipeline.num_trained_steps is not None:
         config.start_steps = teacher.pipeline.num_trained_steps
-    elif path.exists():
-        config.start_steps = read_content(path)["settings"]["start_steps"]
+    elif (begun := steps_of(path)) is not None:
+        config.start_steps = begun
     else:
         config.start_steps, changes = find_start(
             run.accelerator, teacher.pipeline, config.end_steps, teacher.guidance_scale
@@ -39,6 +40,16 @@ def resolve_start(run: Run):
     config.check()
 
 
+def steps_of(path: Path) -> int | None:
+    """The steps that a record says its run began with."""
+    if not path.exists():
+        return None
+    try:
+        return read_content(path)["settings"].get("start_steps")
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def find_start(accelerator, pipeline, end_steps: int, guidance_scale: float) -> tuple[int, dict[int, float]]:
     """
     The fewest steps N = `end_steps` times 2, 4, 8, ... at which the teacher's DDIM images are, but for `TOLERANCE` of
@@ -49,7 +60,8 @@ def find_start(accelerator, pipeline, end_steps: int, guidance_scale: float) -> 
     """
 
     def images_of(num_steps):
-        return generate_shared(accelerator, pipeline, NUM_IMAGES, num_steps, guidance_scale=guidance_scale)
+        options = {"guidance_scale": guidance_scale, "chunk": CHUNK}
+        return generate_shared(accelerator, pipeline, NUM_IMAGES, num_steps, **options)
 
     reference, changes, steps = images_of(REFERENCE_STEPS), {}, 2 * end_steps
     variance = (reference - reference.mean(0)).square().mean()
