@@ -168,7 +168,12 @@ class Evaluation:
             bar.update(self.num_images)
             self._reference_images = None if kept is None else kept["images"]
         else:
-            self._reference_images = self._make(subject, OWN, steps, seed, bar)
+            # It may take longer than everything that is compared with it.
+            label = f"to compare with: {subject.name}, {steps} steps, seed {seed}"
+            silent = not self.accelerator.is_main_process
+            with tqdm(total=self.num_images, desc=label, unit="image", leave=False, disable=silent) as own:
+                self._reference_images = self._make(subject, OWN, steps, seed, own)
+            bar.update(self.num_images)
             if self.accelerator.is_main_process:
                 store(key, {"images": self._reference_images}, self.cache_dir)
         return self._reference_images

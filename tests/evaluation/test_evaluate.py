@@ -87,6 +87,7 @@ def forget_images(cache):
     return len(files)
 
 
+@pytest.mark.slow
 def test_batch_size_and_processes_change_nothing(run_folder, tmp_path):
     asked = ["--num_images", "1100", "--steps", "4", "--reference_steps", "4", "--seeds", "3"]
     for size in (50, 250, 1000):

@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from test_chain import chain
 
+from diffusers_progdistill import ProgressiveDistillationPipeline
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training import start
 from diffusers_progdistill.training.chain import distill
@@ -41,6 +42,7 @@ def test_the_fewest_steps_whose_images_stay(error, end_steps, monkeypatch):
 def test_a_run_keeps_the_steps_that_it_began_with(teacher_folder, tmp_path, monkeypatch, capsys):
     options = {"start_steps": "auto", "end_steps": 4, "stage_factor": 4, "updates_per_stage": 3}
     monkeypatch.setattr(start, "TOLERANCE", 1.0)
+    monkeypatch.setattr(start, "NUM_IMAGES", 8)
     distill(chain(teacher_folder, tmp_path / "run", **options))
     assert "--start_steps auto is 8" in capsys.readouterr().out
     record = json.loads((tmp_path / "run" / "chain.json").read_text())
@@ -63,11 +65,10 @@ def test_only_numbers_and_auto(teacher_folder, tmp_path):
     assert DistillationConfig(start_steps="64").start_steps == 64
 
 
-def test_real_images_change_less_and_less(teacher_folder):
-    from diffusers_progdistill import ProgressiveDistillationPipeline
-
+def test_real_images_change_less_and_less(teacher_folder, monkeypatch):
     pipeline = ProgressiveDistillationPipeline.from_pretrained(teacher_folder)
     pipeline.unet.requires_grad_(False)
+    monkeypatch.setattr(start, "NUM_IMAGES", 16), monkeypatch.setattr(start, "TOLERANCE", 0.0)
     _, changes = start.find_start(Accelerator(cpu=True), pipeline, 4, 1.0)
     values = list(changes.values())
-    assert values == sorted(values, reverse=True)
+    assert len(values) == 6 and values == sorted(values, reverse=True)
