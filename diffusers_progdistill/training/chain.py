@@ -88,6 +88,8 @@ def run_chain(run: Run, plan: list[Stage], record: Record, hub: dict | None):
         publication = start_publication(run, plan, record, hub) if hub else None
         try:
             train_chain(run, plan, record, publication, stop)
+            # Still in here, so that no signal falls between the training and the wait for what is to be published.
+            stop.defer_rest()
         finally:
             # What is finished goes to the Hub even when a later stage fails.
             if publication is not None:

@@ -50,6 +50,10 @@ class StopRequest:
         finally:
             self._deferred = False
 
+    def defer_rest(self):
+        """From here on a signal is only noted: all is on disk, and what follows looks for it."""
+        self._deferred = True
+
     def seconds_left(self) -> float | None:
         """Seconds of the grace period that are left; `None` when nobody asked to stop."""
         return max(0.0, GRACE - (time.monotonic() - self.at)) if self.requested else None
