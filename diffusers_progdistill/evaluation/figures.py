@@ -162,7 +162,9 @@ class Evaluation:
             return self._reference_images
         subject, steps = self.reference
         self._reference_seed = seed
-        key = content_key("images", subject.weights, steps, subject.guidance_scale, self.num_images, seed)
+        # They are a figure's images too, whose last digits another torch may change.
+        made_by = (versions()["torch"], self.accelerator.device.type)
+        key = content_key("images", *made_by, subject.weights, steps, subject.guidance_scale, self.num_images, seed)
         kept = stored(key, self.cache_dir) if self.accelerator.is_main_process else None
         if self._agreed(kept is not None):
             bar.update(self.num_images)

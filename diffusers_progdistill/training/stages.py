@@ -1,5 +1,6 @@
 """What a stage optimises: its updates and its loss. Base training, adopting and halving differ here only."""
 
+import abc
 from dataclasses import dataclass
 
 import torch
@@ -130,7 +131,7 @@ class Draws:
         return Batch(images, labels, uniform[rows], noise[rows])
 
 
-class Objective:
+class Objective(abc.ABC):
     """
     The loss of a network of one prediction type, in two parts: the examples of a batch, which need the teacher but not
     the network that is trained, and its loss on them.
@@ -144,9 +145,9 @@ class Objective:
         """The factor of the squared error of the network's own output, of the shape of `angle`."""
         return loss_weight(angle, self.weighting, self.prediction_type)
 
+    @abc.abstractmethod
     def examples(self, batch: Batch) -> Examples:
         """Noisy images and their targets; nothing in them needs a gradient."""
-        raise NotImplementedError
 
     def loss(self, model, examples: Examples) -> torch.Tensor:
         """w(SNR) ||x~ - x(z)||^2, formed in the network's own output space (see `diffusion/weighting.py`)."""
