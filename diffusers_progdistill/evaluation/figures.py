@@ -15,8 +15,12 @@ from .cache import content_key, store, stored
 from .distances import psnr
 from .metrics import as_bytes
 from .samplers import OWN
-from .sampling import generate_shared
+from .sampling import chunk_size, generate_shared
 from .summary import read_rows
+
+
+# Images of the reference that are kept at once, in chunks: some minutes' work.
+PORTION_CHUNKS = 4
 
 
 @dataclass
@@ -148,37 +152,43 @@ class Evaluation:
             return self._images_of_reference(seed, bar)
         return self._make(subject, sampler, steps, seed, bar)
 
-    def _make(self, subject: Subject, sampler: str, steps: int, seed: int, bar) -> torch.Tensor:
-        options = {"guidance_scale": subject.guidance_scale, "sampler": sampler, "bar": bar}
-        made = generate_shared(
-            self.accelerator, subject.pipeline, self.num_images, steps, seed, self.batch_size, **options
-        )
-        return as_bytes(made)
+    def _make(self, subject: Subject, sampler: str, steps: int, seed: int, bar, first=0, count=None) -> torch.Tensor:
+        options = {"guidance_scale": subject.guidance_scale, "sampler": sampler, "bar": bar, "first": first}
+        asked = (count or self.num_images, steps, seed, self.batch_size)
+        return as_bytes(generate_shared(self.accelerator, subject.pipeline, *asked, **options))
 
     def _images_of_reference(self, seed: int, bar) -> torch.Tensor | None:
-        """Made once; where the main process finds them in the cache, the others do without."""
-        if self._reference_seed == seed:
-            bar.update(self.num_images)
-            return self._reference_images
-        subject, steps = self.reference
-        self._reference_seed = seed
-        # They are a figure's images too, whose last digits another torch may change.
-        made_by = (versions()["torch"], self.accelerator.device.type)
-        key = content_key("images", *made_by, subject.weights, steps, subject.guidance_scale, self.num_images, seed)
-        kept = stored(key, self.cache_dir) if self.accelerator.is_main_process else None
-        if self._agreed(kept is not None):
-            bar.update(self.num_images)
-            self._reference_images = None if kept is None else kept["images"]
-        else:
-            # It may take longer than everything that is compared with it.
+        """Made once for all that is compared with them; the processes that measure nothing do without."""
+        if self._reference_seed != seed:
+            subject, steps = self.reference
+            # They may take longer than everything that is compared with them.
             label = f"to compare with: {subject.name}, {steps} steps, seed {seed}"
             silent = not self.accelerator.is_main_process
             with tqdm(total=self.num_images, desc=label, unit="image", leave=False, disable=silent) as own:
-                self._reference_images = self._make(subject, OWN, steps, seed, own)
-            bar.update(self.num_images)
-            if self.accelerator.is_main_process:
-                store(key, {"images": self._reference_images}, self.cache_dir)
+                portions = [self._portion_of_reference(*portion, seed, own) for portion in self._portions()]
+            self._reference_seed, self._reference_images = seed, None if silent else torch.cat(portions)
+        bar.update(self.num_images)
         return self._reference_images
+
+    def _portions(self) -> list[tuple[int, int]]:
+        """First image and number of images of what is kept at once, in whole chunks."""
+        size = PORTION_CHUNKS * chunk_size(self.reference[0].pipeline.latents_shape(1)[1:])
+        return [(first, min(size, self.num_images - first)) for first in range(0, self.num_images, size)]
+
+    def _portion_of_reference(self, first: int, count: int, seed: int, bar) -> torch.Tensor | None:
+        """From the cache, or made and kept there, so that one who stops in between loses little."""
+        subject, steps = self.reference
+        # They are a figure's images too, whose last digits another torch may change.
+        made_by = (versions()["torch"], self.accelerator.device.type)
+        key = content_key("images", *made_by, subject.weights, steps, subject.guidance_scale, first, count, seed)
+        kept = stored(key, self.cache_dir) if self.accelerator.is_main_process else None
+        if self._agreed(kept is not None):
+            bar.update(count)
+            return None if kept is None else kept["images"]
+        images = self._make(subject, OWN, steps, seed, bar, first, count)
+        if self.accelerator.is_main_process:
+            store(key, {"images": images}, self.cache_dir)
+        return images
 
     def _agreement(self, images: torch.Tensor | None, seed: int) -> dict[str, float]:
         if self.reference is None:

@@ -78,7 +78,15 @@ def generate(
 
 
 def generate_shared(
-    accelerator, pipeline, num_images: int, num_steps: int, seed: int = 0, batch_size: int = 500, chunk=None, **options
+    accelerator,
+    pipeline,
+    num_images: int,
+    num_steps: int,
+    seed: int = 0,
+    batch_size: int = 500,
+    chunk: int | None = None,
+    first: int = 0,
+    **options,
 ) -> torch.Tensor:
     """
     [`generate`], with the chunks shared among the processes; every process gets all images, in the same order. About
@@ -86,13 +94,13 @@ def generate_shared(
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     if world == 1:
-        return generate(pipeline, num_images, num_steps, seed, chunk=chunk, **options)
+        return generate(pipeline, num_images, num_steps, seed, chunk=chunk, first=first, **options)
     shape, out = pipeline.latents_shape(1)[1:], []
-    size = chunk or chunk_size(shape)
+    size, end = chunk or chunk_size(shape), first + num_images
     rounds = max(1, batch_size // (world * size))
-    for first in range(0, num_images, rounds * world * size):
-        count = min(rounds * world * size, num_images - first)
-        mine = generate(pipeline, count, num_steps, seed, first=first, share=(rank, world), chunk=chunk, **options)
+    for start in range(first, end, rounds * world * size):
+        count = min(rounds * world * size, end - start)
+        mine = generate(pipeline, count, num_steps, seed, first=start, share=(rank, world), chunk=chunk, **options)
         # What can be gathered has one shape in every process.
         padded = torch.zeros(rounds * size, *shape)
         padded[: len(mine)] = mine

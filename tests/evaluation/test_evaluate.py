@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.data import load_digits
+from diffusers_progdistill.evaluation import figures as figures_module
 from diffusers_progdistill.evaluation.extractors import load_extractor
 from diffusers_progdistill.evaluation.metrics import ImageMetrics, as_bytes
 from diffusers_progdistill.evaluation.samplers import SAMPLERS
@@ -79,12 +80,33 @@ def test_a_run_is_measured_and_its_card_says_so(run_folder, tmp_path, capsys):
     assert own[0]["args"]["range"] == pytest.approx(values) and own[0]["args"]["num_images"] == 60
 
 
+def is_images(path):
+    return "images" in load_file(path)
+
+
 def forget_images(cache):
     """Delete what a cache holds of a reference's images; their number."""
-    files = [path for path in cache.glob("*.safetensors") if "images" in load_file(path)]
+    files = [path for path in cache.glob("*.safetensors") if is_images(path)]
     for path in files:
         path.unlink()
     return len(files)
+
+
+def test_reference_is_kept_in_portions(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures_module, "PORTION_CHUNKS", 1)
+    asked = ["--num_images", "1100", "--steps", "4", "--reference_steps", "4", "--seeds", "3"]
+    assert evaluate(run_folder, *asked, "--output_dir", tmp_path / "whole", cache=tmp_path) == 0
+    kept = {path: len(load_file(path)["images"]) for path in tmp_path.glob("*.safetensors") if is_images(path)}
+    assert sorted(kept.values()) == [100, 500, 500]
+    # A run that was stopped has some of them; the others are made again, and are the same.
+    next(path for path, count in kept.items() if count == 500).unlink()
+    made = []
+    generate = figures_module.generate_shared
+    monkeypatch.setattr(figures_module, "generate_shared", lambda *a, **k: made.append(a[2]) or generate(*a, **k))
+    assert evaluate(run_folder, *asked, "--output_dir", tmp_path / "again", cache=tmp_path) == 0
+    # Of the reference; then of the students of 4 and 2 steps.
+    assert made == [500, 1100, 1100]
+    assert figures(results(tmp_path / "again")) == figures(results(tmp_path / "whole"))
 
 
 @pytest.mark.slow
