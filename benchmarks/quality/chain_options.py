@@ -42,9 +42,12 @@ def options_of(updates: int) -> dict[str, dict]:
         "start 1024": {"start_steps": 1024},
         "start 256": {"start_steps": 256},
         "start 64": {"start_steps": 64},
+        "start auto": {"start_steps": "auto"},
         "four-fold": {"stage_factor": 4},
         "targets twice": {"reuse_targets": 2},
         "targets four times": {"reuse_targets": 4},
+        "auto + targets twice": {"start_steps": "auto", "reuse_targets": 2},
+        "auto + four-fold + targets twice": {"start_steps": "auto", "stage_factor": 4, "reuse_targets": 2},
         "bf16 teacher": {"bf16_teacher": True},
         "early end": {"early_stopping_threshold": 0.02, "logging_steps": 10},
         "pseudo-Huber": {"weighted_loss": pseudo_huber},
@@ -115,7 +118,7 @@ def show(folder: Path, names: list[str], seeds: list[int], figures: DigitFigures
     for row in figures.evaluation.rows:
         name, seed, steps = row["model"].rsplit(", ", 2)
         rows.setdefault((name, int(steps)), []).append({**row, "training_seed": int(seed)})
-    print(f"{'option':<20}{'steps':>6}{'distance, median [range]':>30}{'units':>8}{'seconds':>9}   of the default's")
+    print(f"{'option':<32}{'steps':>6}{'distance, median [range]':>30}{'units':>8}{'seconds':>9}   of the default's")
     for name in names:
         records = [json.loads((chain_folder(folder, name, s) / "chain.json").read_text()) for s in seeds]
         units = sum(stage["forward_units"] for stage in records[0]["stages"])
@@ -125,7 +128,7 @@ def show(folder: Path, names: list[str], seeds: list[int], figures: DigitFigures
             values = sorted(row["frechet_distance"] for row in made)
             spread = f"{statistics.median(values):.2f} [{values[0]:.2f}, {values[-1]:.2f}]"
             difference = compare(made, rows.get(("default", steps), []))
-            print(f"{name:<20}{steps:>6}{spread:>30}{units:>8,}{seconds:>9.0f}   {difference}", flush=True)
+            print(f"{name:<32}{steps:>6}{spread:>30}{units:>8,}{seconds:>9.0f}   {difference}", flush=True)
 
 
 def chain_folder(folder: Path, name: str, seed: int) -> Path:
