@@ -77,6 +77,8 @@ def openai_update(checkout: Path, network: str, batch_size: int, images: torch.T
     from cm.script_util import create_ema_and_scales_fn
     from cm.train_util import CMTrainLoop
 
+    # Others that ask whether it is there must not find it.
+    del sys.modules["torchvision.transforms"], sys.modules["torchvision"]
     dist_util.dev = lambda: torch.device("cpu")
     logger.configure(dir="/tmp", format_strs=[]) if hasattr(logger, "configure") else None
 
