@@ -27,7 +27,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the demo's updates")
     parser.add_argument("--num_images", type=int, default=2000)
-    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--seeds", default="1")
     parser.add_argument("--teacher_steps", type=int, default=256)
     options = parser.parse_args()
     figures = DigitFigures(options.folder, options.num_images, [int(s) for s in options.seeds.split(",")])
