@@ -6,7 +6,7 @@ TEACHER is the demo's (`demo-digits/teacher`). Each option is a chain of the dem
 it alone, for three training seeds; distances of the students of 8, 4, 2 and 1 steps, forward units, seconds of
 training, and the difference of each distance from the default's: paired by training and sampling seed, with the 95 %
 interval of its mean (Student's t over the training seeds, each the mean of its sampling seeds). A run that was stopped
-goes on. `--options` picks some, so that several processes can share them.
+goes on. `--options` picks some, so that several processes can share them once `--options default` is done.
 """
 
 import argparse
@@ -117,7 +117,9 @@ def show(folder: Path, names: list[str], seeds: list[int], figures: DigitFigures
     rows = {}
     for row in figures.evaluation.rows:
         name, seed, steps = row["model"].rsplit(", ", 2)
-        rows.setdefault((name, int(steps)), []).append({**row, "training_seed": int(seed)})
+        asked = row["num_images"] == figures.evaluation.num_images and row["seed"] in figures.evaluation.seeds
+        if asked and int(seed) in seeds:
+            rows.setdefault((name, int(steps)), []).append({**row, "training_seed": int(seed)})
     print(f"{'option':<32}{'steps':>6}{'distance, median [range]':>30}{'units':>8}{'seconds':>9}   of the default's")
     for name in names:
         records = [json.loads((chain_folder(folder, name, s) / "chain.json").read_text()) for s in seeds]
@@ -125,6 +127,8 @@ def show(folder: Path, names: list[str], seeds: list[int], figures: DigitFigures
         seconds = statistics.median(sum(stage["seconds"] for stage in r["stages"]) for r in records)
         for steps in STEPS:
             made = rows.get((name, steps), [])
+            if not made:
+                continue
             values = sorted(row["frechet_distance"] for row in made)
             spread = f"{statistics.median(values):.2f} [{values[0]:.2f}, {values[-1]:.2f}]"
             difference = compare(made, rows.get(("default", steps), []))

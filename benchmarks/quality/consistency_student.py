@@ -114,7 +114,7 @@ def train(config: DistillationConfig, forward_units: int):
     student = student_network(teacher.unet)
     num_train = teacher.scheduler.config.num_train_timesteps
     objective = ConsistencyObjective(teacher.unet, student, config.prediction_type, num_train)
-    stage = Stage("consistency", 1, round(forward_units / 5), 5)
+    stage = Stage("steps-1", 1, round(forward_units / 5), 5)
     run_alone(run, student, objective, teacher.scheduler, stage, TARGET_DECAY)
 
 

@@ -32,9 +32,9 @@ from diffusers_progdistill.training.teacher import default_unet_config
 class Clock(Monitor):
     """Times blocks of updates by events on the device; reads of the device are errors between logging updates."""
 
-    def __init__(self, accelerator, block: int):
+    def __init__(self, accelerator, block: int, blocks: int):
         super().__init__(accelerator, None, 1)
-        self.block, self.events, self.updates = block, [], 0
+        self.block, self.total, self.events, self.updates = block, blocks * block, [], 0
         self.cuda = accelerator.device.type == "cuda"
 
     def on_update(self):
@@ -48,6 +48,9 @@ class Clock(Monitor):
         if self.cuda and self.updates == 2 * self.block:
             # The first updates set things up: allocations, and what is compiled.
             torch.cuda.set_sync_debug_mode("error")
+        if self.cuda and self.updates == self.total:
+            # The loop reads its losses once more at the end.
+            torch.cuda.set_sync_debug_mode("default")
 
     def on_log(self, *_):
         pass
@@ -55,7 +58,6 @@ class Clock(Monitor):
     def seconds(self) -> list[float]:
         """Of each block but the first two."""
         if self.cuda:
-            torch.cuda.set_sync_debug_mode("default")
             torch.cuda.synchronize()
             return [a.elapsed_time(b) / 1e3 for a, b in zip(self.events[2:], self.events[3:])]
         return [b - a for a, b in zip(self.events[2:], self.events[3:])]
@@ -80,7 +82,7 @@ def updates_per_second(size: int, batch_size: int, precision: str, compiles: boo
     objective = make_objective(compiled(accelerator, teacher), accelerator.device)
     pixels = torch.randint(256, (max(512, batch_size), 3, size, size), dtype=torch.uint8).numpy()
     data, config = ImageData(list(pixels), None, 3, size), make_config(batch_size, logging_steps=10**9)
-    clock, stage = Clock(accelerator, block), Stage("speed", 8, blocks * block, 5)
+    clock, stage = Clock(accelerator, block, blocks), Stage("speed", 8, blocks * block, 5)
     clock.start(stage, 1, 1, batch_size)
     if clock.cuda:
         torch.cuda.reset_peak_memory_stats()

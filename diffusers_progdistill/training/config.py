@@ -56,7 +56,7 @@ class TrainingConfig:
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = option(
         "linear", "How the learning rate goes on after the warm-up; 'linear' and 'cosine' go to 0."
     )
-    lr_warmup_steps: int = option(0, "Updates over which the learning rate rises from 0.")
+    lr_warmup_steps: int = option(0, "Updates over which the learning rate rises from 0; not with `constant`.")
     adam_beta1: float = option(0.9, "Adam's decay of the mean of the gradient.")
     adam_beta2: float = option(0.999, "Adam's decay of its square.")
     adam_weight_decay: float = option(0.0, "Decoupled weight decay.")
@@ -148,7 +148,7 @@ class TeacherConfig(TrainingConfig):
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = option(
         "constant_with_warmup", "How the learning rate goes on after the warm-up; 'linear' and 'cosine' go to 0."
     )
-    lr_warmup_steps: int = option(1000, "Updates over which the learning rate rises from 0.")
+    lr_warmup_steps: int = option(1000, "Updates over which the learning rate rises from 0; not with `constant`.")
 
     _positive = ("max_train_steps",)
 
@@ -259,14 +259,16 @@ class DistillationConfig(AdoptionConfig):
         number = isinstance(self.start_steps, int) and self.start_steps > 0
         self._require("start_steps", number or self.start_steps == "auto", "a positive number, or auto")
         if self.stochastic_sampler:
+            self._require("start_steps", number, "a number with --stochastic_sampler")
             self._require("end_steps", self.end_steps == self.start_steps, f"--start_steps {self.start_steps} too")
+            self._require("stage_factor", self.stage_factor == 2, "2 with --stochastic_sampler")
             self._require("end_steps", self.end_steps > 1, "2 or more with --stochastic_sampler")
         if self.start_steps != "auto" and not self.stochastic_sampler:
             self._check_doubling()
         self._require("early_stopping_threshold", 0 <= self.early_stopping_threshold < 1, "in [0, 1)")
         self._require("stage_factor", self.stage_factor in (2, 4), "2 or 4")
         self._require("eval_images", self.eval_images >= 0, "zero or a positive number")
-        self._require("eval_images", self.eval_images != 1, "2 or more, or 0")
+        self._require("eval_images", not 0 < self.eval_images < 4, "4 or more, or 0")
         if self.eval_images and find_spec("torchmetrics") is None:
             raise InputError("--eval_images needs torchmetrics: `pip install diffusers-progdistill[eval]`")
 

@@ -12,17 +12,18 @@ class EarlyEnd:
 
     Args:
         planned (`int`): Updates of the stage, which are never exceeded.
+        warmup (`int`): Updates over which the rate rises, whose losses say nothing.
         threshold (`float`): The stage is on its way to the end once the mean loss of five logging intervals is less
             than this share below that of the five before; 0 keeps to the plan.
     """
 
-    def __init__(self, planned: int, threshold: float):
-        self.end, self.threshold = planned, threshold
+    def __init__(self, planned: int, warmup: int, threshold: float):
+        self.end, self.warmup, self.threshold = planned, warmup, threshold
         self.losses, self.settled = [], None
 
     def note(self, update: int, loss: float | None):
         """The mean loss of a logging interval, the same in every process."""
-        if not self.threshold or self.settled is not None or loss is None:
+        if not self.threshold or self.settled is not None or loss is None or update <= self.warmup:
             return
         self.losses = [*self.losses, loss][-2 * WINDOW :]
         before, after = sum(self.losses[:WINDOW]), sum(self.losses[WINDOW:])

@@ -95,7 +95,7 @@ class Feed:
         self.buffers = [_stacked([batch[part] for batch in batches]) for part in range(self.parts)]
         seed = seed_of(self.draws.seed, self.draws.stage, block, self.reuse)
         draws = torch.rand(self.reuse, count, self.draws.global_batch, generator=torch.Generator().manual_seed(seed))
-        self.orders = draws.argsort(1).flatten(0, 1).to(self.draws.device)
+        self.orders = draws.argsort(1).flatten(0, 1).to(self.draws.device, non_blocking=True)
         self.block = block
 
 

@@ -99,7 +99,8 @@ def train_stage(
     optimizer = make_optimizer(config, model)
     rate = learning_rate_factor(config, optimizer, stage.updates)
     ema = None if ema_decay is None else EMAModel(model.parameters(), decay=ema_decay, foreach=True)
-    health, ending = Health(accelerator, stage.updates), EarlyEnd(stage.updates, config.early_stopping_threshold)
+    health = Health(accelerator, stage.updates)
+    ending = EarlyEnd(stage.updates, config.lr_warmup_steps, config.early_stopping_threshold)
     if accelerator.scaler is not None:
         # Each stage begins with fp16's first loss scale, whether or not the one before was trained by this process.
         accelerator.scaler.load_state_dict(type(accelerator.scaler)().state_dict())

@@ -22,7 +22,8 @@ LONGEST_UPDATE, FEW_IMAGES = 10.0, 4
 
 def adopt_stage(config) -> Stage:
     """Adopting costs a forward pass of the teacher and an update of the student; guidance doubles the former."""
-    return Stage(ADOPT_STAGE, 0, config.adopt_updates, units_per_update=4 if config.guidance_scale == 1 else 5)
+    passes = 1 if config.guidance_scale == 1 else 2
+    return Stage(ADOPT_STAGE, 0, config.adopt_updates, units_per_update=3 + passes / config.reuse_targets)
 
 
 def plan_of(config: DistillationConfig, teacher: Teacher) -> list[Stage]:
@@ -65,12 +66,18 @@ def print_plan(run, plan: list[Stage], kinds: dict):
         print(f"time: not measured, since only {free / 1e9:.1f} GB of memory are free")
     else:
         times = {kind: seconds_per_update(run, *parts) for kind, parts in kinds.items()}
+
+    def seconds_of(stage: Stage) -> float:
+        # They are measured with fresh targets.
+        fresh = 3 + (stage.units_per_update - 3) * config.reuse_targets
+        return stage.updates * times[stage.kind] * stage.units_per_update / fresh
+
     for stage in plan:
-        about = f"  about {stage.updates * times[stage.kind]:,.0f} s" if times else ""
+        about = f"  about {seconds_of(stage):,.0f} s" if times else ""
         before = stage.number * (1 if config.stochastic_sampler else stage.factor)
         label = f"{before:>5} -> {stage.number:<5} steps" if stage.is_halving else f"{stage.name:<20}"
         print(f"  {label} {stage.updates:>9,} updates {stage.forward_units:>11,} forward units{about}")
-    total = sum(s.updates * times[s.kind] for s in plan) if times else None
+    total = sum(map(seconds_of, plan)) if times else None
     about = "" if total is None else f", about {total:,.0f} s of training"
     print(f"  total {sum(s.forward_units for s in plan):,} forward units{about}")
     if run.accelerator.device.type == "cuda":
@@ -94,7 +101,9 @@ def seconds_per_update(run, network, objective) -> float:
 
 def _measure(run, network, objective, batch_size: int, updates: int) -> float:
     """Seconds an update, without what only the first one needs."""
-    config = dataclasses.replace(run.config, train_batch_size=batch_size, gradient_accumulation_steps=1)
+    config = dataclasses.replace(
+        run.config, train_batch_size=batch_size, gradient_accumulation_steps=1, reuse_targets=1
+    )
     silent = Monitor(run.accelerator, None, 1)
     seconds = []
     for count in (1, 1 + updates):

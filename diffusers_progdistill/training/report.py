@@ -37,8 +37,9 @@ class Report:
         evaluation = [record.content.get("evaluation") or {"students": {}, "teacher": {}}]
         # The main process's record decides what is left to do.
         self.evaluation = broadcast_object_list(evaluation)[0]
-        if self.evaluation.get("num_images") != config.eval_images and config.eval_images:
-            # Figures of another number of images are no neighbours of the new ones.
+        measured_as = (self.evaluation.get("num_images"), self.evaluation.get("feature_extractor"))
+        if config.eval_images and measured_as != (config.eval_images, config.feature_extractor):
+            # Figures of other features or another number of images are no neighbours of the new ones.
             self.evaluation = {"students": {}, "teacher": {}}
         if config.eval_images and accelerator.is_main_process:
             self._make_metric(data)

@@ -28,15 +28,18 @@ def resolve_start(run: Run):
         config.start_steps = teacher.pipeline.num_trained_steps
     elif (begun := steps_of(path)) is not None:
         config.start_steps = begun
+    elif teacher.reasons:
+        # What it does on its own schedule says little of what is halved.
+        config.start_steps = most_steps(config.end_steps)
+        run.accelerator.print(f"--start_steps auto is {config.start_steps}: the teacher is adopted first")
     else:
+        run.accelerator.print(f"--start_steps auto: {NUM_IMAGES} images of the teacher are made, at most twice")
         config.start_steps, changes = find_start(
             run.accelerator, teacher.pipeline, config.end_steps, teacher.guidance_scale
         )
         shown = ", ".join(f"{change:.1e} at {n}" for n, change in changes.items())
-        run.accelerator.print(
-            f"--start_steps auto is {config.start_steps}: this share of the variance of the teacher's images still"
-            f" changes up to {REFERENCE_STEPS} steps: {shown}; allowed {TOLERANCE:.1e}"
-        )
+        why = f" (this share of its images' variance still changes: {shown}; allowed {TOLERANCE:.1e})" if shown else ""
+        run.accelerator.print(f"--start_steps auto is {config.start_steps}{why}")
     config.check()
 
 
@@ -63,7 +66,10 @@ def find_start(accelerator, pipeline, end_steps: int, guidance_scale: float) -> 
         options = {"guidance_scale": guidance_scale, "chunk": CHUNK}
         return generate_shared(accelerator, pipeline, NUM_IMAGES, num_steps, **options)
 
-    reference, changes, steps = images_of(REFERENCE_STEPS), {}, 2 * end_steps
+    changes, steps = {}, 2 * end_steps
+    if steps >= REFERENCE_STEPS:
+        return most_steps(end_steps), changes
+    reference = images_of(REFERENCE_STEPS)
     variance = (reference - reference.mean(0)).square().mean()
     while steps < REFERENCE_STEPS:
         # Fewer than eight never do.
@@ -72,6 +78,12 @@ def find_start(accelerator, pipeline, end_steps: int, guidance_scale: float) -> 
             if changes[steps] <= TOLERANCE:
                 return steps, changes
         steps *= 2
+    return most_steps(end_steps), changes
+
+
+def most_steps(end_steps: int) -> int:
+    """The paper's own start, or the next number that halves down to `end_steps`."""
+    steps = 2 * end_steps
     while steps < MOST_STEPS:
         steps *= 2
-    return steps, changes
+    return steps

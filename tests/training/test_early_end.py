@@ -11,9 +11,9 @@ from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.early_end import LANDING, WINDOW, EarlyEnd
 
 
-def run(losses, planned=1000, every=10, threshold=0.02):
+def run(losses, planned=1000, every=10, threshold=0.02, warmup=0):
     """The end that is known after losses, one every few updates."""
-    ending = EarlyEnd(planned, threshold)
+    ending = EarlyEnd(planned, warmup, threshold)
     for k, loss in enumerate(losses, 1):
         if k * every < ending.end:
             ending.note(k * every, loss)
@@ -35,12 +35,17 @@ def test_a_settled_loss_ends_the_stage_a_quarter_later():
     assert run([1.0] * 100, planned=105).end == 105
 
 
+def test_the_warm_up_says_nothing():
+    # The rate is near 0 for so long that nothing is learned.
+    assert run([1.0] * 100, warmup=500).settled == 500 + 2 * WINDOW * 10
+
+
 def test_the_rate_then_falls_to_nothing():
     ending, rate = run([1.0] * 50), lambda update: 1 - update / 1000
     assert ending.settled == 100 and ending.end == 125
     assert ending.factor(rate, 100) == pytest.approx(0.9) and ending.factor(rate, 125) == 0
     assert ending.factor(rate, 110) == pytest.approx(0.9 * 15 / 25)
-    other = EarlyEnd(1000, 0.02)
+    other = EarlyEnd(1000, 0, 0.02)
     other.restore(json.loads(json.dumps(ending.state())))
     assert vars(other) == vars(ending)
 
