@@ -43,7 +43,9 @@ def tables(content: dict) -> str:
             if label_of(row) == "teacher, DDIM" and row["num_inference_steps"] == REFERENCE_STEPS:
                 references[row["num_images"]] = row["frechet_distance"]
         columns = list(dict.fromkeys(map(label_of, rows)))
-        lines = [f"{metric}; real images {content['floor'][metric]['frechet_distance']:.2f}", ""]
+        floors = [floor for floor in content["floors"] if floor["metric"] == metric]
+        shown = ", ".join(f"{f['frechet_distance']:.2f} ({f['num_images']:,} images)" for f in floors)
+        lines = [f"{metric}; real images {shown}", ""]
         lines += ["| steps | " + " | ".join(columns) + " |", "|--:|" + "--:|" * len(columns)]
         for steps in sorted({row["num_inference_steps"] for row in rows}, reverse=True):
             here = [[r for r in rows if r["num_inference_steps"] == steps and label_of(r) == c] for c in columns]

@@ -63,9 +63,10 @@ def check(config: EvaluationConfig, targets: list[str]):
     """Raise [`InputError`] for options that cannot be right, before anything heavy is imported."""
     if not targets:
         raise InputError("give what to measure first: progdistill evaluate DIR [DIR ...]")
-    for name in ("num_images", "eval_batch_size", "reference_steps"):
-        if getattr(config, name) < (2 if name == "num_images" else 1):
-            raise InputError(f"--{name} must be a positive number, 2 or more images, not {getattr(config, name)}")
+    # Precision and recall look at an image's three nearest.
+    for name, least in (("num_images", 4), ("eval_batch_size", 1), ("reference_steps", 1)):
+        if getattr(config, name) < least:
+            raise InputError(f"--{name} must be at least {least}, not {getattr(config, name)}")
     for name, least in (("steps", 1), ("seeds", 0)):
         if not all(word.strip().isdecimal() and int(word) >= least for word in getattr(config, name).split(",")):
             raise InputError(

@@ -135,7 +135,7 @@ def _transformers(name: str, device, cache_dir, token) -> Extractor:
         with open(cached_file(name, "preprocessor_config.json", **options), encoding="utf-8") as file:
             settings = json.load(file)
     except Exception as error:  # the Hub client and transformers raise many kinds for what is one thing to a user
-        reason = str(error).splitlines()[0][:200]
+        reason = str(error).split("\n")[0][:200]
         raise InputError(
             f"--feature_extractor {name} cannot be loaded: {reason}; it must be classifier, efflite0, inception or a"
             " vision model of transformers"

@@ -16,7 +16,7 @@ from .distances import psnr
 from .metrics import as_bytes
 from .samplers import OWN
 from .sampling import chunk_size, generate_shared
-from .summary import read_rows
+from .summary import read_content
 
 
 # Images of the reference that are kept at once, in chunks: some minutes' work.
@@ -77,9 +77,10 @@ class Evaluation:
         self.cache_dir = cache_dir
         self.path, self.accelerator, self.metrics = path, accelerator, metrics
         self.num_images, self.seeds, self.reference, self.batch_size = num_images, seeds, reference, batch_size
-        self.rows, self._reference_images, self._reference_seed = [], None, None
+        self.rows, self.other_floors, self._reference_images, self._reference_seed = [], [], None, None
         if accelerator.is_main_process and path.exists():
-            self.rows = read_rows(path)
+            content = read_content(path)
+            self.rows, self.other_floors = content["results"], content["floors"]
 
     def run(self, subjects: list[Subject]) -> list[dict]:
         """Measure everything, and return the summaries of what was asked for, see [`summaries`]."""
@@ -206,4 +207,9 @@ class Evaluation:
         reference = (
             {} if self.reference is None else {"reference": f"{self.reference[0].name}, {self.reference[1]} steps"}
         )
-        write_json(self.path, {"floor": self.floors, **reference, "versions": versions(), "results": self.rows})
+        # Small sets lie further apart, so a floor belongs to a number of images.
+        floors = [{"metric": name, "num_images": self.num_images, **floor} for name, floor in self.floors.items()]
+        mine = [(floor["metric"], floor["num_images"]) for floor in floors]
+        floors += [floor for floor in self.other_floors if (floor["metric"], floor["num_images"]) not in mine]
+        content = {"floors": floors, **reference, "versions": versions(), "results": self.rows}
+        write_json(self.path, content)

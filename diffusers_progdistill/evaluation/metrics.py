@@ -3,6 +3,7 @@
 import torch
 
 from ..data import ImageData
+from ..errors import InputError
 from .cache import cached, content_key
 from .distances import frechet_distance, kernel_distance, precision_and_recall
 from .extractors import Extractor, load_extractor
@@ -11,6 +12,8 @@ from .extractors import Extractor, load_extractor
 # Precision and recall compare every image with every other.
 MOST_COMPARED = 10_000
 FLOOR_SPLITS = 5
+# Each half of them has an image with three neighbours.
+LEAST_IMAGES = 8
 
 
 def as_bytes(images: torch.Tensor) -> torch.Tensor:
@@ -45,6 +48,8 @@ class ImageMetrics:
         self.extractor = extractor or load_extractor("classifier", data, cache_dir=cache_dir)
         self.name = self.extractor.label
         images = data.all_images()
+        if len(images) < LEAST_IMAGES:
+            raise InputError(f"the data hold {len(images)} images: measuring needs {LEAST_IMAGES} or more")
         self.key = content_key("features", self.extractor.key, images)
         self.real = cached(self.key, lambda: {"features": self.extractor(images)}, cache_dir)["features"]
         self.split_size = min(num_images or len(self.real), len(self.real) // 2)

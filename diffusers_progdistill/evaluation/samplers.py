@@ -20,13 +20,21 @@ OWN = "progdistill"
 # Stock schedulers on the grid that ends a step below the last timestep, with no clipping: each at its best.
 STOCK: dict[str, Callable[[dict], SchedulerMixin]] = {
     "ddim": lambda config: DDIMScheduler.from_config(config, timestep_spacing="trailing"),
-    "ddpm": lambda config: DDPMScheduler.from_config(config, timestep_spacing="trailing"),
+    # A learned variance is not asked for.
+    "ddpm": lambda config: DDPMScheduler.from_config(
+        config, timestep_spacing="trailing", variance_type=fixed_variance(config.get("variance_type"))
+    ),
     "dpmsolver++": lambda config: DPMSolverMultistepScheduler.from_config(
         config, timestep_spacing="trailing", algorithm_type="dpmsolver++", solver_order=2
     ),
     "unipc": lambda config: UniPCMultistepScheduler.from_config(config, timestep_spacing="trailing", solver_order=2),
 }
 SAMPLERS = (OWN, *STOCK)
+
+
+def fixed_variance(variance_type: str | None) -> str:
+    """DDPM's own variance in place of a learned one."""
+    return "fixed_small" if variance_type is None or variance_type.startswith("learned") else variance_type
 
 
 @torch.no_grad()

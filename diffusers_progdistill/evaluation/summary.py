@@ -11,18 +11,19 @@ FILE_NAME = "evaluation.json"
 FIGURES = ("frechet_distance", "kernel_distance", "precision", "recall", "psnr_to_reference")
 
 
-def read_rows(path: Path) -> list[dict]:
+def read_content(path: Path) -> dict:
     """
-    The figures in an `evaluation.json`, one row for each model, sampler, number of steps, seed and extractor.
+    What an `evaluation.json` says: `results`, one row for each model, sampler, steps, seed and extractor, and
+    `floors`, those of real images for each metric and number of images.
 
     Raises:
         [`InputError`]: If it is something else.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["results"]
-        if not all(isinstance(row["frechet_distance"], float) for row in rows):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(row["frechet_distance"], float) for row in content["results"] + content["floors"]):
             raise ValueError
-        return rows
+        return content
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not the evaluation.json of `progdistill evaluate`: move it away") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import InputError
-from ..evaluation.summary import FILE_NAME, read_rows, summaries
+from ..evaluation.summary import FILE_NAME, read_content, summaries
 from ..record import students_of
 
 
@@ -352,7 +352,7 @@ def make_card(folder: Path, content: dict, steps: int | None = None, repo_id: st
     """
     pictures = [name for name in PICTURES if (folder / name).exists()]
     try:
-        measured = summaries(read_rows(folder / FILE_NAME))
+        measured = summaries(read_content(folder / FILE_NAME)["results"])
     except InputError:
         # Nothing was measured, or it cannot be read: no reason to stop a chain that is being published.
         measured = []

@@ -57,8 +57,10 @@ def evaluate(config, targets: list[str]) -> Path:
     records = {target: record for target in targets if (record := record_of(target))}
     take_data_of(config, records)
     subjects, reference = subjects_of(config, targets, records, samplers, steps)
-    for subject in subjects:
-        subject.pipeline.to(accelerator.device)
+    models = subjects if reference is None else [*subjects, reference[0]]
+    check_shapes(models)
+    for model in models:
+        model.pipeline.to(accelerator.device)
     unet = subjects[0].pipeline.unet.config
     data = load_data(config, unet.in_channels, unet.sample_size)
     own_folder = Path(targets[0]) if len(records) == 1 == len(targets) else None
@@ -91,6 +93,16 @@ def evaluate(config, targets: list[str]) -> Path:
     return folder / FILE_NAME
 
 
+def check_shapes(models: list[Subject]):
+    """All are measured with the same real images."""
+    shapes = {model.name: tuple(model.pipeline.latents_shape(1)[1:]) for model in models}
+    first = models[0].name
+    for name, shape in shapes.items():
+        if shape != shapes[first]:
+            shown = ["x".join(map(str, s)) for s in (shape, shapes[first])]
+            raise InputError(f"{name} makes images of {shown[0]} and {first} of {shown[1]}: measure them apart")
+
+
 def record_of(target: str) -> dict | None:
     """The record of a run with students, or `None` for what is a model itself."""
     path = Path(target) / RECORD_NAME
@@ -112,8 +124,8 @@ def take_data_of(config, records: dict[str, dict]):
             raise InputError("give the real images by --dataset_name or --train_data_dir")
         settings = next(iter(records.values()))["settings"]
         for name in DATA_OPTIONS:
-            # The classifier wants labels even where the run did not.
-            if name in settings and not (name == "class_column" and config.class_column):
+            # What was typed stays: the classifier wants labels even where the run did not.
+            if name in settings and getattr(config, name) == getattr(type(config), name):
                 setattr(config, name, settings[name])
 
 
@@ -124,6 +136,9 @@ def subjects_of(config, targets: list[str], records: dict[str, dict], samplers: 
         if target in records:
             teacher, made = run_subjects(target, records[target], samplers, steps, config)
             teachers.append(teacher)
+            if len(records) > 1:
+                for subject in (teacher, *made):
+                    subject.name = f"{Path(target).name}/{subject.name}"
             subjects += [teacher, *made]
         else:
             subjects.append(subject_of(target, load_model(target, config), samplers, steps, config.guidance_scale))
@@ -191,7 +206,8 @@ def curves_of(rows: list[dict]) -> dict[str, dict[str, dict[int, list[float]]]]:
     """Distance by steps for every metric and line of the curve; a run's students are one line."""
     curves: dict = {}
     for row in rows:
-        label = "students" if row["model"].startswith("steps-") else f"{row['model']}, {row['sampler']}"
+        run, slash, name = row["model"].rpartition("/")
+        label = f"{run}{slash}students" if name.startswith("steps-") else f"{row['model']}, {row['sampler']}"
         line = curves.setdefault(row["metric"], {}).setdefault(label, {})
         line[row["num_inference_steps"]] = row["frechet_distance"]
     return curves

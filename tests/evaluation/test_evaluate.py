@@ -1,12 +1,14 @@
 """`progdistill evaluate`: the same figures whatever makes them, every extractor and sampler, refusals."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 from conftest import tiny_unet
+from diffusers import DDPMScheduler
 from huggingface_hub import metadata_load
 from safetensors.torch import load_file
 
@@ -16,7 +18,7 @@ from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.evaluation import figures as figures_module
 from diffusers_progdistill.evaluation.extractors import load_extractor
 from diffusers_progdistill.evaluation.metrics import ImageMetrics, as_bytes
-from diffusers_progdistill.evaluation.samplers import SAMPLERS
+from diffusers_progdistill.evaluation.samplers import SAMPLERS, STOCK
 from diffusers_progdistill.evaluation.sampling import chunk_size, generate
 from diffusers_progdistill.pipelines.export import with_metadata
 
@@ -109,6 +111,27 @@ def test_reference_is_kept_in_portions(run_folder, tmp_path, monkeypatch):
     assert figures(results(tmp_path / "again")) == figures(results(tmp_path / "whole"))
 
 
+def test_runs_side_by_side_and_their_floors(run_folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run_folder, other)
+    asked = ["--steps", "2", "--reference_steps", "2", "--output_dir", tmp_path / "out"]
+    # The fewest images that can be measured; then more, whose floor is another one.
+    assert evaluate(run_folder, other, *asked, "--num_images", "4", cache=tmp_path) == 0
+    assert evaluate(run_folder, *asked, "--num_images", "20", cache=tmp_path) == 0
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    names = {row["model"] for row in content["results"] if row["num_images"] == 4}
+    assert names == {f"{run}/{model}" for run in ("run", "other") for model in ("teacher", "steps-4", "steps-2")}
+    floors = {floor["num_images"]: floor["frechet_distance"] for floor in content["floors"]}
+    assert floors.keys() == {4, 20} and floors[4] > floors[20]
+
+
+def test_models_of_other_images_are_refused(teacher_folder, tmp_path, capsys):
+    wide = ProgressiveDistillationPipeline(tiny_unet(16), ProgressiveDistillationScheduler())
+    wide.save_pretrained(tmp_path / "wide")
+    assert evaluate(teacher_folder, tmp_path / "wide", "--dataset_name", "digits", cache=tmp_path) == 2
+    assert "makes images of 1x16x16" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_batch_size_and_processes_change_nothing(run_folder, tmp_path):
     asked = ["--num_images", "1100", "--steps", "4", "--reference_steps", "4", "--seeds", "3"]
@@ -160,6 +183,11 @@ def test_two_headed_teachers_and_classes(sampler):
     )
     images = generate(pipeline, 6, 4, sampler=sampler)
     assert images.isfinite().all() and images.std() > 0
+
+
+def test_ancestral_sampling_of_a_learned_variance_uses_its_own():
+    scheduler = STOCK["ddpm"](dict(DDPMScheduler(variance_type="learned_range").config))
+    assert scheduler.config.variance_type == "fixed_small"
 
 
 def gaussian_teacher():
@@ -225,7 +253,7 @@ def test_distance_grows_with_noise(tmp_path):
         ("TEACHER --dataset_name digits --samplers plms", "--samplers plms is not one of progdistill, ddim"),
         ("TEACHER --dataset_name digits --steps 0", "--steps must be numbers of at least 1"),
         ("TEACHER --dataset_name digits --seeds a", "--seeds must be numbers"),
-        ("TEACHER --dataset_name digits --num_images 1", "--num_images must be a positive number"),
+        ("TEACHER --dataset_name digits --num_images 1", "--num_images must be at least 4, not 1"),
         ("TEACHER --dataset_name digits --feature_extractor no/such", "--feature_extractor no/such cannot be loaded"),
         ("TEACHER --dataset_name digits --feature_extractor inception", "needs torch-fidelity"),
         ("TEACHER --dataset_name digits --guidance_scale 2", "has no null class; it must be 1"),
