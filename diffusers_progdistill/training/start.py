@@ -13,8 +13,7 @@ MOST_STEPS = 1024
 # What stands for infinitely many steps: DDIM's error halves with every doubling.
 REFERENCE_STEPS = 512
 NUM_IMAGES, CHUNK = 256, 64
-# Share of the images' variance that may change. On the digits this goes with a Frechet distance 5 % above the one of
-# many steps (docs/performance.md).
+# Share of the images' variance that may change; docs/performance.md says what that costs on the digits.
 TOLERANCE = 5e-4
 
 
