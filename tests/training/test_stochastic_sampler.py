@@ -129,6 +129,8 @@ def test_a_student_is_made_stochastic(tmp_path, capsys):
             "--end_steps must be --start_steps 4",
         ),
         ({}, ["--stochastic_sampler", "--start_steps", "1", "--end_steps", "1"], "--end_steps must be 2 or more"),
+        ({}, ["--stochastic_sampler", "--start_steps", "auto"], "--start_steps must be a number with --stochastic"),
+        ({}, [*STOCHASTIC, "--stage_factor", "4"], "--stage_factor must be 2 with --stochastic_sampler"),
         ({"num_inference_steps": None}, STOCHASTIC, "needs a --pretrained_teacher_model that was distilled"),
         ({"stochastic_sampler": True}, ["--start_steps", "4", "--end_steps", "2"], "made for the stochastic sampler"),
     ],
