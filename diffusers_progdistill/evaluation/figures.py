@@ -1,5 +1,6 @@
 """The figures of models x samplers x steps x seeds, measured one after the other, each kept at once."""
 
+import json
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,9 +45,14 @@ class Subject:
 
     @cached_property
     def weights(self) -> str:
-        """A name of the weights, so that figures of other ones are not taken for theirs."""
-        state = self.pipeline.unet.state_dict()
-        return content_key(*(part for k in sorted(state) for part in (k, state[k].cpu().float())))
+        """A name of the weights and of what is done with them, so that no figures of others are taken for theirs."""
+        unet, state = self.pipeline.unet, self.pipeline.unet.state_dict()
+        # Without the private part, which names versions and places.
+        configs = [
+            json.dumps({k: v for k, v in config.items() if not k.startswith("_")}, sort_keys=True, default=str)
+            for config in (unet.config, self.pipeline.scheduler.config)
+        ]
+        return content_key(*configs, *(part for k in sorted(state) for part in (k, state[k].cpu().float())))
 
 
 class Evaluation:
@@ -209,7 +215,8 @@ class Evaluation:
         )
         # Small sets lie further apart, so a floor belongs to a number of images.
         floors = [{"metric": name, "num_images": self.num_images, **floor} for name, floor in self.floors.items()]
-        mine = [(floor["metric"], floor["num_images"]) for floor in floors]
-        floors += [floor for floor in self.other_floors if (floor["metric"], floor["num_images"]) not in mine]
+        mine = {(floor["metric"], floor["num_images"]) for floor in floors}
+        others = {(row["metric"], row["num_images"]) for row in self.rows} - mine
+        floors += [floor for floor in self.other_floors if (floor["metric"], floor["num_images"]) in others]
         content = {"floors": floors, **reference, "versions": versions(), "results": self.rows}
         write_json(self.path, content)

@@ -66,23 +66,23 @@ def print_plan(run, plan: list[Stage], kinds: dict):
         print(f"time: not measured, since only {free / 1e9:.1f} GB of memory are free")
     else:
         times = {kind: seconds_per_update(run, *parts) for kind, parts in kinds.items()}
-
-    def seconds_of(stage: Stage) -> float:
-        # They are measured with fresh targets.
-        fresh = 3 + (stage.units_per_update - 3) * config.reuse_targets
-        return stage.updates * times[stage.kind] * stage.units_per_update / fresh
-
+    seconds = {s.name: seconds_of(s, times[s.kind], config.reuse_targets) for s in plan} if times else {}
     for stage in plan:
-        about = f"  about {seconds_of(stage):,.0f} s" if times else ""
+        about = f"  about {seconds[stage.name]:,.0f} s" if times else ""
         before = stage.number * (1 if config.stochastic_sampler else stage.factor)
         label = f"{before:>5} -> {stage.number:<5} steps" if stage.is_halving else f"{stage.name:<20}"
         print(f"  {label} {stage.updates:>9,} updates {stage.forward_units:>11,} forward units{about}")
-    total = sum(map(seconds_of, plan)) if times else None
-    about = "" if total is None else f", about {total:,.0f} s of training"
+    about = f", about {sum(seconds.values()):,.0f} s of training" if times else ""
     print(f"  total {sum(s.forward_units for s in plan):,} forward units{about}")
     if run.accelerator.device.type == "cuda":
         print(f"  peak memory of the measured updates: {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
     print("nothing was written (--dry_run)")
+
+
+def seconds_of(stage: Stage, fresh_update: float, reuse_targets: int) -> float:
+    """Seconds of a stage from those of an update with fresh targets: time goes with the forward units."""
+    fresh_units = 3 + (stage.units_per_update - 3) * reuse_targets
+    return stage.updates * fresh_update * stage.units_per_update / fresh_units
 
 
 def seconds_per_update(run, network, objective) -> float:

@@ -32,7 +32,7 @@ def resolve_start(run: Run):
         config.start_steps = most_steps(config.end_steps)
         run.accelerator.print(f"--start_steps auto is {config.start_steps}: the teacher is adopted first")
     else:
-        run.accelerator.print(f"--start_steps auto: {NUM_IMAGES} images of the teacher are made, at most twice")
+        run.accelerator.print(f"--start_steps auto: {NUM_IMAGES} images of the teacher at {REFERENCE_STEPS} steps")
         config.start_steps, changes = find_start(
             run.accelerator, teacher.pipeline, config.end_steps, teacher.guidance_scale
         )

@@ -13,6 +13,7 @@ from huggingface_hub import metadata_load
 from safetensors.torch import load_file
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
+from diffusers_progdistill.commands.evaluate import EvaluationConfig
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.evaluation import figures as figures_module
@@ -21,6 +22,7 @@ from diffusers_progdistill.evaluation.metrics import ImageMetrics, as_bytes
 from diffusers_progdistill.evaluation.samplers import SAMPLERS, STOCK
 from diffusers_progdistill.evaluation.sampling import chunk_size, generate
 from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.training.evaluate import take_data_of
 
 
 FIGURES = ("frechet_distance", "kernel_distance", "precision", "recall", "psnr_to_reference")
@@ -123,6 +125,12 @@ def test_runs_side_by_side_and_their_floors(run_folder, tmp_path):
     assert names == {f"{run}/{model}" for run in ("run", "other") for model in ("teacher", "steps-4", "steps-2")}
     floors = {floor["num_images"]: floor["frechet_distance"] for floor in content["floors"]}
     assert floors.keys() == {4, 20} and floors[4] > floors[20]
+
+
+def test_what_was_typed_stays():
+    config = EvaluationConfig(resolution=16)
+    take_data_of(config, {"run": {"settings": {"dataset_name": "digits", "resolution": 8, "center_crop": False}}})
+    assert (config.dataset_name, config.resolution, config.center_crop) == ("digits", 16, False)
 
 
 def test_models_of_other_images_are_refused(teacher_folder, tmp_path, capsys):
@@ -292,6 +300,11 @@ def test_figures_of_other_weights_or_images_are_replaced(teacher_folder, tmp_pat
     assert evaluate(tmp_path / "model", *options, cache=tmp_path) == 0
     (second,) = results(tmp_path / "out")
     assert second["weights"] != first["weights"] and second["frechet_distance"] != first["frechet_distance"]
+    # The same weights, taken for something else.
+    save_pipeline(unet, ProgressiveDistillationScheduler(prediction_type="sample"), tmp_path / "model")
+    assert evaluate(tmp_path / "model", *options, cache=tmp_path) == 0
+    (third,) = results(tmp_path / "out")
+    assert third["frechet_distance"] != second["frechet_distance"]
     # A further seed stands beside it.
     assert evaluate(tmp_path / "model", *options, "--seeds", "0,1", cache=tmp_path) == 0
     assert [row["seed"] for row in results(tmp_path / "out")] == [0, 1]

@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 from accelerate import Accelerator
+from conftest import tiny_unet
+from diffusers import DDIMPipeline, DDIMScheduler
 from test_chain import chain
 
 from diffusers_progdistill import ProgressiveDistillationPipeline
@@ -37,6 +39,18 @@ def test_the_fewest_steps_whose_images_stay(error, end_steps, monkeypatch):
     wanted = min((n for n in allowed if n < 512), default=next(n for n in candidates if n >= 1024))
     assert steps == wanted
     assert list(changes) == [n for n in candidates if n <= min(wanted, 511)]
+
+
+def test_a_chain_that_ends_at_many_steps_asks_nothing(monkeypatch):
+    monkeypatch.setattr(start, "generate_shared", lambda *_, **__: pytest.fail("no image can say anything"))
+    assert [start.find_start(None, None, n, 1.0)[0] for n in (256, 300, 512, 1024)] == [1024, 1200, 1024, 2048]
+
+
+def test_a_teacher_that_is_adopted_starts_as_the_paper_does(tmp_path, capsys):
+    DDIMPipeline(tiny_unet(), DDIMScheduler(beta_schedule="linear")).save_pretrained(tmp_path / "stock")
+    distill(chain(tmp_path / "stock", tmp_path / "run", start_steps="auto", end_steps=4, dry_run=True))
+    said = capsys.readouterr().out
+    assert "--start_steps auto is 1024" in said and "1024 -> 512" in said
 
 
 def test_a_run_keeps_the_steps_that_it_began_with(teacher_folder, tmp_path, monkeypatch, capsys):

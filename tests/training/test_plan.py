@@ -1,0 +1,21 @@
+"""What a plan says of cost where targets are shared."""
+
+import pytest
+
+from diffusers_progdistill.training.config import DistillationConfig
+from diffusers_progdistill.training.plan import adopt_stage, seconds_of
+from diffusers_progdistill.training.stages import Stage
+
+
+@pytest.mark.parametrize("guidance, reuse, units", [(1.0, 1, 4), (1.0, 2, 3.5), (2.0, 1, 5), (2.0, 4, 3.5)])
+def test_adopting_shares_targets_too(guidance, reuse, units):
+    config = DistillationConfig(guidance_scale=guidance, reuse_targets=reuse, adopt_updates=10)
+    assert adopt_stage(config).forward_units == 10 * units
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("reuse", [1, 2, 8])
+def test_time_goes_with_the_units(factor, reuse):
+    stage = Stage("steps-4", 4, 100, 3 + factor / reuse, factor)
+    # A second a unit: an update with fresh targets takes 3 + factor.
+    assert seconds_of(stage, 3 + factor, reuse) == pytest.approx(100 * (3 + factor / reuse))
