@@ -101,9 +101,9 @@ def seconds_per_update(run, network, objective) -> float:
 
 def _measure(run, network, objective, batch_size: int, updates: int) -> float:
     """Seconds an update, without what only the first one needs."""
-    config = dataclasses.replace(
-        run.config, train_batch_size=batch_size, gradient_accumulation_steps=1, reuse_targets=1
-    )
+    # Targets that are made for each update; a teacher's training has no such option.
+    fresh = {"reuse_targets": 1} if run.config.reuse_targets > 1 else {}
+    config = dataclasses.replace(run.config, train_batch_size=batch_size, gradient_accumulation_steps=1, **fresh)
     silent = Monitor(run.accelerator, None, 1)
     seconds = []
     for count in (1, 1 + updates):

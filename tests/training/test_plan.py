@@ -1,7 +1,11 @@
 """What a plan says of cost where targets are shared."""
 
-import pytest
+import json
 
+import pytest
+from conftest import tiny_unet
+
+from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.plan import adopt_stage, seconds_of
 from diffusers_progdistill.training.stages import Stage
@@ -19,3 +23,13 @@ def test_time_goes_with_the_units(factor, reuse):
     stage = Stage("steps-4", 4, 100, 3 + factor / reuse, factor)
     # A second a unit: an update with fresh targets takes 3 + factor.
     assert seconds_of(stage, 3 + factor, reuse) == pytest.approx(100 * (3 + factor / reuse))
+
+
+def test_a_teacher_is_planned_and_timed(tmp_path, capsys):
+    (tmp_path / "unet.json").write_text(json.dumps(dict(tiny_unet().config)))
+    options = ["--dataset_name", "digits", "--model_config_name_or_path", str(tmp_path / "unet.json")]
+    options += ["--max_train_steps", "7", "--report_to", "none", "--output_dir", str(tmp_path / "teacher")]
+    assert main(["train-teacher", *options, "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert "7 updates" in said and "about" in said and "21 forward units" in said
+    assert not (tmp_path / "teacher").exists()
