@@ -16,7 +16,8 @@ RANGE_IMAGES, REFERENCE_STEPS = 2000, 256
 
 def label_of(row: dict) -> str:
     """The column of a row."""
-    if row["model"].startswith("steps-"):
+    # A chain that goes on elsewhere is named with its folder.
+    if row["model"].rsplit("/", 1)[-1].startswith("steps-"):
         return "student"
     return row["model"] if row["model"] != "teacher" else f"teacher, {row['sampler']}".replace("progdistill", "DDIM")
 

@@ -8,20 +8,25 @@ config="$here/config.yaml"
 
 progdistill train-teacher --config "$config" --model_config_name_or_path "$here/unet.json"
 progdistill distill --config "$config"
+# On from 4 steps to 2 and 1, where four-fold stages would leave one out.
+progdistill distill --config "$config" --pretrained_teacher_model fashion-students/steps-4 \
+    --output_dir fashion-students-few --start_steps 4 --end_steps 1 --stage_factor 2 --updates_per_stage 1200 \
+    --learning_rate 2e-3
+students="fashion-students fashion-students-few/steps-2 fashion-students-few/steps-1 --output_dir fashion-students"
 # The rival: as many forward units as the chain to 4 steps.
 data="--train_data_dir fashion-mnist.parquet --class_column label"
 rival="$here/../consistency_student.py"
-python "$rival" train --config "$config" --output_dir fashion-consistency --forward_units 30000
+python "$rival" train --config "$config" --learning_rate 2e-3 --output_dir fashion-consistency --forward_units 30000
 
 few="--samplers progdistill,ddpm,dpmsolver++,unipc --steps 1,2,4,8"
 features="--feature_extractor classifier,efflite0"
 # First the headline figures: 10,000 images, one seed. Then their ranges: 2,000 images, five seeds.
-for images in "--num_images 10000 --seeds 0" "--num_images 2000 --seeds 1,2,3,4,5"; do
-    progdistill evaluate fashion-students $data $features $images --steps 1,2,4,8,256
-    progdistill evaluate fashion-students $data $features $images $few
+for images in "--num_images 10000 --seeds 0" "--num_images 2000 --seeds 0,1,2,3,4"; do
+    progdistill evaluate $students $data $features $images --steps 1,2,4,8,256
+    progdistill evaluate $students $data $features $images $few
     python "$rival" measure fashion-consistency --config "$config" --class_column label $features $images \
         --evaluation fashion-students/evaluation.json
 done
 # The curve: 2,000 images, one seed.
-progdistill evaluate fashion-students $data $features --seeds 1 --steps 1,2,4,8,16,32,64,128,256 \
-    --samplers progdistill,ddpm,dpmsolver++,unipc
+progdistill evaluate $students $data $features --seeds 0 --steps 1,2,4,8,16,32,64,128,256
+progdistill evaluate $students $data $features --seeds 0 --steps 1,2,4,8,16,32 --samplers ddpm,dpmsolver++,unipc
