@@ -15,6 +15,7 @@ prediction implies ("consistency, DDIM").
 
 import argparse
 import copy
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -109,7 +110,8 @@ class ConsistencyPipeline(ProgressiveDistillationPipeline):
 
 def train(config: DistillationConfig, forward_units: int):
     """Train the student into the output folder; a run that was stopped goes on."""
-    run = open_run(config)
+    # Its targets move with its average, and are asked for anew.
+    run = open_run(dataclasses.replace(config, reuse_targets=1))
     teacher = run.teacher.pipeline
     student = student_network(teacher.unet)
     num_train = teacher.scheduler.config.num_train_timesteps

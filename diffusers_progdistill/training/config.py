@@ -211,7 +211,7 @@ class DistillationConfig(AdoptionConfig):
     updates_per_stage: int = option(50_000, "Updates of each student; twice as many for those of 2 steps and of 1.")
     stage_factor: int = option(
         2,
-        "Steps of its teacher that a student's step replaces: 2, as in the paper, or 4 for half as many students.",
+        "Steps of its teacher that a student's step replaces: 2, as in the paper, or 4, 8, ... for fewer students.",
     )
     reuse_targets: int = option(
         1, "Updates that each target of the teacher serves; 1 asks the teacher anew for every update."
@@ -266,7 +266,8 @@ class DistillationConfig(AdoptionConfig):
         if self.start_steps != "auto" and not self.stochastic_sampler:
             self._check_doubling()
         self._require("early_stopping_threshold", 0 <= self.early_stopping_threshold < 1, "in [0, 1)")
-        self._require("stage_factor", self.stage_factor in (2, 4), "2 or 4")
+        power = self.stage_factor >= 2 and self.stage_factor & (self.stage_factor - 1) == 0
+        self._require("stage_factor", power, "2, 4, 8 or another power of two")
         self._require("eval_images", self.eval_images >= 0, "zero or a positive number")
         self._require("eval_images", not 0 < self.eval_images < 4, "4 or more, or 0")
         if self.eval_images and find_spec("torchmetrics") is None:
@@ -287,7 +288,7 @@ class DistillationConfig(AdoptionConfig):
             return [self.start_steps]
         steps = [self.start_steps]
         while steps[-1] > self.end_steps:
-            # What four-fold stages cannot divide is left to a last two-fold one, where a step has the most to learn.
+            # The last stage takes what is left of the factor: there a step has the most to learn.
             steps.append(max(steps[-1] // self.stage_factor, self.end_steps))
         return steps[1:]
 

@@ -36,10 +36,10 @@ def exact_angles(num_steps):
     return t, mid, [a[:, None, None, None] for a in angles]
 
 
-def four_teacher_steps(z, num_steps):
+def teacher_steps(z, num_steps, factor):
     i = torch.arange(1, num_steps + 1, dtype=torch.float64)
-    for part in range(4):
-        t, end = (i - part / 4) / num_steps, (i - (part + 1) / 4) / num_steps
+    for part in range(factor):
+        t, end = (i - part / factor) / num_steps, (i - (part + 1) / factor) / num_steps
         angle, angle_end = (ANGLE_RANGE * v + ANGLE_MIN for v in (t, end))
         angle_end[end == 0] = 0.0
         angle, angle_end = angle[:, None, None, None], angle_end[:, None, None, None]
@@ -64,14 +64,15 @@ def test_one_student_step_lands_where_two_teacher_steps_land(num_steps):
     assert (landed - two_teacher_steps(z, num_steps)).abs().max() <= 1e-12
 
 
+@pytest.mark.parametrize("factor", [4, 16])
 @pytest.mark.parametrize("num_steps", STEPS)
-def test_one_step_of_a_four_fold_stage_lands_where_four_teacher_steps_land(num_steps):
+def test_one_step_of_a_longer_stage_lands_where_as_many_teacher_steps_land(num_steps, factor):
     z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(num_steps))
-    grid = TargetGrid.create(num_steps, 1024, torch.float64, factor=4)
+    grid = TargetGrid.create(num_steps, 1024, torch.float64, factor=factor)
     target = teacher_target(teacher, z, grid, "v_prediction")
     _, _, (angle, _, angle_end) = exact_angles(num_steps)
     landed = ddim(z, target, angle, angle_end)
-    assert (landed - four_teacher_steps(z, num_steps)).abs().max() <= 1e-12
+    assert (landed - teacher_steps(z, num_steps, factor)).abs().max() <= 1e-12
 
 
 @pytest.mark.parametrize("num_steps", [2, 4, 64])

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from test_chain import chain, same, weights
 
 from diffusers_progdistill.data import load_digits
+from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.feed import BUFFER_BATCHES, Feed
 from diffusers_progdistill.training.stages import Draws, Examples
@@ -100,6 +101,10 @@ def test_a_chain_of_four_fold_stages_with_targets_that_serve_twice(teacher_folde
     # Three for the student; four and two of the teacher, for every other update.
     assert [s["forward_units"] for s in record["stages"]] == [20 * 5, 40 * 5, 40 * 4]
     assert record["settings"]["stage_factor"] == 4 and record["settings"]["reuse_targets"] == 2
+
+    for wrong in (0, 1, 3, 6, -2):
+        with pytest.raises(InputError, match=f"--stage_factor must be 2, 4, 8 or another power of two, not {wrong}"):
+            chain(teacher_folder, tmp_path, stage_factor=wrong).check()
 
     # A run that is cut within a block of updates ends with the same weights.
     stopped = chain(teacher_folder, tmp_path / "cut", **options, checkpointing_steps=6)

@@ -8,7 +8,7 @@ config="$here/config.yaml"
 
 progdistill train-teacher --config "$config" --model_config_name_or_path "$here/unet.json"
 progdistill distill --config "$config"
-# On from 4 steps to 2 and 1, where four-fold stages would leave one out.
+# On from 4 steps to 2 and 1, one halving at a time.
 progdistill distill --config "$config" --pretrained_teacher_model fashion-students/steps-4 \
     --output_dir fashion-students-few --start_steps 4 --end_steps 1 --stage_factor 2 --updates_per_stage 1200 \
     --learning_rate 2e-3
@@ -21,10 +21,10 @@ python "$rival" train --config "$config" --learning_rate 2e-3 --output_dir fashi
 features="--feature_extractor classifier,efflite0"
 # The headline figures, 10,000 images and one seed; then their ranges, 2,000 images and five seeds.
 for images in "--num_images 10000 --seeds 0" "--num_images 2000 --seeds 0,1,2,3,4"; do
-    progdistill evaluate $students $data $features $images --steps 256
     progdistill evaluate $students $data $features $images --steps 8 --samplers progdistill,ddpm,dpmsolver++,unipc
     python "$rival" measure fashion-consistency --config "$config" --class_column label $features $images --steps 4 \
         --evaluation fashion-students/evaluation.json
+    progdistill evaluate $students $data $features $images --steps 256
 done
 # Elsewhere 2,000 images and one seed.
 progdistill evaluate $students $data $features --steps 1,2,4,8,16,32,64,128,256
