@@ -4,9 +4,10 @@ python benchmarks/quality/chain_options.py OUTPUT TEACHER
 
 TEACHER is the demo's (`demo-digits/teacher`). Each option is a chain of the demo's settings to 1 step that differs in
 it alone, for three training seeds; distances of the students of 8, 4, 2 and 1 steps, forward units, seconds of
-training, and the difference of each distance from the default's: paired by training and sampling seed, with the 95 %
-interval of its mean (Student's t over the training seeds, each the mean of its sampling seeds). A run that was stopped
-goes on. `--options` picks some, so that several processes can share them once `--options default` is done.
+training, and the difference of each distance from that of the option `--against`: paired by training and sampling
+seed, with the 95 % interval of its mean (Student's t over the training seeds, each the mean of its sampling seeds). A
+run that was stopped goes on. `--options` picks some, so that several processes can share them; a last call without
+work to do shows them together.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def make_chain(folder: Path, base, teacher: str, seed: int, changes: dict):
 
 
 def compare(rows: list[dict], others: list[dict]) -> str:
-    """The difference of distances from the default's, in per cent of those, and the 95 % interval of its mean."""
+    """The difference of distances from the others', in per cent of those, and the 95 % interval of its mean."""
     key = [(row["training_seed"], row["seed"]) for row in rows]
     base = {(row["training_seed"], row["seed"]): row["frechet_distance"] for row in others}
     pairs = [(k[0], row["frechet_distance"] / base[k] - 1) for k, row in zip(key, rows) if k in base]
@@ -112,7 +113,7 @@ def compare(rows: list[dict], others: list[dict]) -> str:
     return f"{mean:+5.1f} % [{mean - half:+.1f}, {mean + half:+.1f}]"
 
 
-def show(folder: Path, names: list[str], seeds: list[int], figures: DigitFigures):
+def show(folder: Path, names: list[str], against: str, seeds: list[int], figures: DigitFigures):
     """The table of everything that is measured."""
     rows = {}
     for row in figures.evaluation.rows:
@@ -120,7 +121,7 @@ def show(folder: Path, names: list[str], seeds: list[int], figures: DigitFigures
         asked = row["num_images"] == figures.evaluation.num_images and row["seed"] in figures.evaluation.seeds
         if asked and int(seed) in seeds:
             rows.setdefault((name, int(steps)), []).append({**row, "training_seed": int(seed)})
-    print(f"{'option':<32}{'steps':>6}{'distance, median [range]':>30}{'units':>8}{'seconds':>9}   of the default's")
+    print(f"{'option':<32}{'steps':>6}{'distance, median [range]':>30}{'units':>8}{'seconds':>9}   against {against}")
     for name in names:
         records = [json.loads((chain_folder(folder, name, s) / "chain.json").read_text()) for s in seeds]
         units = sum(stage["forward_units"] for stage in records[0]["stages"])
@@ -131,7 +132,7 @@ def show(folder: Path, names: list[str], seeds: list[int], figures: DigitFigures
                 continue
             values = sorted(row["frechet_distance"] for row in made)
             spread = f"{statistics.median(values):.2f} [{values[0]:.2f}, {values[-1]:.2f}]"
-            difference = compare(made, rows.get(("default", steps), []))
+            difference = compare(made, rows.get((against, steps), []))
             print(f"{name:<32}{steps:>6}{spread:>30}{units:>8,}{seconds:>9.0f}   {difference}", flush=True)
 
 
@@ -144,6 +145,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("teacher")
     parser.add_argument("--options", help="some of them, by commas")
+    parser.add_argument("--against", default="default", help="the option that the others are compared with")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the demo's updates")
     parser.add_argument("--num_images", type=int, default=2000)
     parser.add_argument("--seeds", default="1,2,3,4,5", help="of sampling")
@@ -154,7 +156,7 @@ def main():
     base = chain_config(options.folder, options.scale)
     known, seeds = options_of(base.updates_per_stage), numbers(options.training_seeds)
     names = options.options.split(",") if options.options else list(known)
-    for name in dict.fromkeys(["default", *names]):
+    for name in dict.fromkeys([options.against, *names]):
         for seed in seeds:
             folder = chain_folder(options.folder, name, seed)
             make_chain(folder, base, options.teacher, seed, known[name])
@@ -162,7 +164,7 @@ def main():
                 # Four-fold stages leave out some.
                 if (folder / f"steps-{steps}").is_dir():
                     figures.add(f"{name}, {seed}, {steps}", folder / f"steps-{steps}", [steps])
-    show(options.folder, names, seeds, figures)
+    show(options.folder, names, options.against, seeds, figures)
 
 
 def numbers(text: str) -> list[int]:
