@@ -1,6 +1,6 @@
 #!/bin/bash
 # Everything that docs/results.md says of Fashion-MNIST, in order, in the current folder. Each command goes on where it
-# was stopped, and does nothing when it is done: about an hour of training and an hour and a half of measuring on 2 cores.
+# was stopped, and does nothing when it is done: about an hour of training and as much of measuring on 2 cores.
 set -e
 here=$(dirname "$0")
 config="$here/config.yaml"
