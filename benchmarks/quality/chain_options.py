@@ -6,8 +6,8 @@ TEACHER is the demo's (`demo-digits/teacher`). Each option is a chain of the dem
 it alone, for three training seeds; distances of the students of 8, 4, 2 and 1 steps, forward units, seconds of
 training, and the difference of each distance from that of the option `--against`: paired by training and sampling
 seed, with the 95 % interval of its mean (Student's t over the training seeds, each the mean of its sampling seeds). A
-run that was stopped goes on. `--options` picks some, so that several processes can share them; a last call without
-work to do shows them together.
+run that was stopped goes on. `--options` picks some, so that several processes, each with a `--name`, can share them;
+a last call trains nothing, measures again what stands under other names, and shows all of them together.
 """
 
 import argparse
