@@ -24,8 +24,8 @@ from diffusers_progdistill.training.pretrained import unclipped
 
 
 def chain_of(teacher: str, folder: str, **options) -> DistillationConfig:
-    """128 -> 4 steps with the demo's settings; what is given differs."""
-    options = {"pretrained_teacher_model": teacher, "end_steps": 4, "eval_images": 0, **options}
+    """128 -> 4 steps with the demo's settings and every target used once; what is given differs."""
+    options = {"pretrained_teacher_model": teacher, "end_steps": 4, "eval_images": 0, "reuse_targets": 1, **options}
     return dataclasses.replace(chain_config(Path(folder)), **options)
 
 

@@ -2,12 +2,13 @@
 
 python benchmarks/quality/chain_options.py OUTPUT TEACHER
 
-TEACHER is the demo's (`demo-digits/teacher`). Each option is a chain of the demo's settings to 1 step that differs in
-it alone, for three training seeds; distances of the students of 8, 4, 2 and 1 steps, forward units, seconds of
-training, and the difference of each distance from that of the option `--against`: paired by training and sampling
-seed, with the 95 % interval of its mean (Student's t over the training seeds, each the mean of its sampling seeds). A
-run that was stopped goes on. `--options` picks some, so that several processes, each with a `--name`, can share them;
-a last call trains nothing, measures again what stands under other names, and shows all of them together.
+TEACHER is the demo's (`demo-digits/teacher`). Each option is a chain from 32 steps to 1 with the demo's settings but
+for 265 updates a stage, that differs in it alone, for three training seeds; distances of the students of 8, 4, 2 and 1
+steps, forward units, seconds of training, and the difference of each distance from that of the option `--against`:
+paired by training and sampling seed, with the 95 % interval of its mean (Student's t over the training seeds, each the
+mean of its sampling seeds). A run that was stopped goes on. `--options` picks some, so that several processes, each
+with a `--name`, can share them; a last call trains nothing, measures again what stands under other names, and shows
+all of them together.
 """
 
 import argparse
@@ -30,29 +31,35 @@ from diffusers_progdistill.training.chain import distill
 STEPS = (8, 4, 2, 1)
 # iCT's constant of the pseudo-Huber loss, per square root of a number of values.
 HUBER_C = 0.00054
+# Of each student of more than two steps.
+UPDATES = 265
+DDIM = {"teacher_solver": "ddim"}
 
 
 def options_of(updates: int) -> dict[str, dict]:
     """What each chain changes: options of `distill`, or a loss or target that it has no option for."""
     return {
         "default": {},
+        "as the paper": {"start_steps": 1024, **DDIM},
+        "DDIM from 256": {"start_steps": 256, **DDIM},
+        "DDIM from 128": {"start_steps": 128, **DDIM},
+        "DDIM from 64": {"start_steps": 64, **DDIM},
+        "DDIM from 128 + targets twice": {"start_steps": 128, "reuse_targets": 2, **DDIM},
+        "DDIM from 128 + targets four times": {"start_steps": 128, "reuse_targets": 4, **DDIM},
+        "start 64": {"start_steps": 64},
+        "start 16": {"start_steps": 16},
+        "targets twice": {"reuse_targets": 2},
+        "targets four times": {"reuse_targets": 4},
+        "four-fold": {"stage_factor": 4},
+        "four-fold + targets twice": {"stage_factor": 4, "reuse_targets": 2},
         "updates / 2": {"updates_per_stage": updates // 2},
         "updates / 5": {"updates_per_stage": updates // 5},
         "updates / 10": {"updates_per_stage": updates // 10},
         "no average": {"use_ema": False},
-        "start 1024": {"start_steps": 1024},
-        "start 256": {"start_steps": 256},
-        "start 64": {"start_steps": 64},
-        "start auto": {"start_steps": "auto"},
-        "four-fold": {"stage_factor": 4},
-        "targets twice": {"reuse_targets": 2},
-        "targets four times": {"reuse_targets": 4},
-        "auto + targets twice": {"start_steps": "auto", "reuse_targets": 2},
-        "auto + four-fold + targets twice": {"start_steps": "auto", "stage_factor": 4, "reuse_targets": 2},
         "bf16 teacher": {"bf16_teacher": True},
         "early end": {"early_stopping_threshold": 0.02, "logging_steps": 10},
         "pseudo-Huber": {"weighted_loss": pseudo_huber},
-        "aDDIM teacher": {"teacher_target": addim_target},
+        "aDDIM teacher": {"start_steps": 128, "teacher_target": addim_target, **DDIM},
     }
 
 
@@ -94,7 +101,7 @@ def make_chain(folder: Path, base, teacher: str, seed: int, changes: dict):
     changes = dict(changes)
     stages.weighted_loss = changes.pop("weighted_loss", weighted_loss)
     stages.teacher_target = changes.pop("teacher_target", teacher_target)
-    addim_target.largest_step = 1.01 * torch.pi / 2 / base.start_steps
+    addim_target.largest_step = 1.01 * torch.pi / 2 / changes.get("start_steps", base.start_steps)
     fixed = {"pretrained_teacher_model": teacher, "output_dir": str(folder), "eval_images": 0}
     distill(dataclasses.replace(base, **fixed, seed=seed, **changes))
 
@@ -153,8 +160,9 @@ def main():
     parser.add_argument("--name", default="figures", help="of the folder of the figures, one for each process")
     options = parser.parse_args()
     figures = DigitFigures(options.folder / options.name, options.num_images, numbers(options.seeds))
-    base = chain_config(options.folder, options.scale)
-    known, seeds = options_of(base.updates_per_stage), numbers(options.training_seeds)
+    updates = round(UPDATES * options.scale)
+    base = dataclasses.replace(chain_config(options.folder, options.scale), updates_per_stage=updates)
+    known, seeds = options_of(updates), numbers(options.training_seeds)
     names = options.options.split(",") if options.options else list(known)
     for name in dict.fromkeys([options.against, *names]):
         for seed in seeds:

@@ -15,7 +15,6 @@ prediction implies ("consistency, DDIM").
 
 import argparse
 import copy
-import dataclasses
 from pathlib import Path
 
 import torch
@@ -110,12 +109,12 @@ class ConsistencyPipeline(ProgressiveDistillationPipeline):
 
 def train(config: DistillationConfig, forward_units: int):
     """Train the student into the output folder; a run that was stopped goes on."""
-    # Its targets move with its average, and are asked for anew.
-    run = open_run(dataclasses.replace(config, reuse_targets=1))
+    run = open_run(config)
     teacher = run.teacher.pipeline
     student = student_network(teacher.unet)
     num_train = teacher.scheduler.config.num_train_timesteps
     objective = ConsistencyObjective(teacher.unet, student, config.prediction_type, num_train)
+    # Its targets move with its average, so each serves one update, whatever the options say.
     stage = Stage("steps-1", 1, round(forward_units / 5), 5)
     run_alone(run, student, objective, teacher.scheduler, stage, TARGET_DECAY)
 

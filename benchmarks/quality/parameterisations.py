@@ -4,7 +4,8 @@ python benchmarks/quality/parameterisations.py OUTPUT
 
 Twelve teachers, {x, epsilon, v, two-headed} x {SNR, truncated SNR, SNR + 1}, each with the demo's settings: distance
 by DDIM and by ancestral sampling at 256 steps, then of the student of 4 steps that is distilled with the same
-prediction and weighting. A run that was stopped goes on.
+prediction and weighting. A run that was stopped goes on. `--predictions` picks some, so that several processes, each
+with a folder of its own, can share them.
 """
 
 import argparse
@@ -25,13 +26,14 @@ WEIGHTINGS = ("snr", "truncated_snr", "snr_plus_one")
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--predictions", default=",".join(PREDICTIONS), help="some of them, by commas")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the demo's updates")
     parser.add_argument("--num_images", type=int, default=2000)
     parser.add_argument("--seeds", default="1")
     parser.add_argument("--teacher_steps", type=int, default=256)
     options = parser.parse_args()
     figures = DigitFigures(options.folder, options.num_images, [int(s) for s in options.seeds.split(",")])
-    for prediction in PREDICTIONS:
+    for prediction in options.predictions.split(","):
         for weighting in WEIGHTINGS:
             name = f"{prediction}/{weighting}"
             folder = options.folder / f"{prediction}-{weighting}"

@@ -6,6 +6,11 @@ target is a convex combination of the teacher's predictions of x, one step after
     x~_1 = x(z, t),    x~_j+1 = (1 - w_j) x~_j + w_j x(z_j, t_j),    z_j = DDIM(z, x~_j; t -> t_j),
 
 with weights that depend on the grid alone and are evaluated in float64, once a stage.
+
+By the midpoint rule (not in the paper) the teacher's steps are taken in pairs: the first leads to the middle, where
+the teacher is asked for the x that leads over both. That costs as much and is of second order, so that a teacher which
+is an ODE, and not yet a student of some grid, needs far fewer steps. The prediction at the start of a pair leads to
+the middle and is then forgotten; the one at the middle gets the weight of both.
 """
 
 import math
@@ -43,23 +48,31 @@ class TargetGrid:
             the teacher's other steps start from.
         angles (`torch.Tensor` of shape `(N, k)`): phi at the same times, in radians.
         weights (`torch.Tensor` of shape `(N, k - 1)`): w_j of the target.
+        midpoint (`bool`): Whether the teacher's steps are taken in pairs, by the midpoint rule.
     """
 
     timesteps: torch.Tensor
     angles: torch.Tensor
     weights: torch.Tensor
+    midpoint: bool = False
 
     @classmethod
     def create(
-        cls, num_steps: int, num_train_timesteps: int, dtype=torch.float32, device=None, factor: int = 2
+        cls,
+        num_steps: int,
+        num_train_timesteps: int,
+        dtype=torch.float32,
+        device=None,
+        factor: int = 2,
+        midpoint: bool = False,
     ) -> "TargetGrid":
         """
         The grid of an N-step student whose teacher makes `factor` times as many steps, evaluated in float64 and stored
-        as `dtype` on `device`.
+        as `dtype` on `device`. The midpoint rule needs an even `factor`.
         """
         fine = num_steps * factor
         rows = [[j / fine for j in range(i * factor, (i - 1) * factor - 1, -1)] for i in range(1, num_steps + 1)]
-        return cls._of_times(rows, num_train_timesteps, dtype, device)
+        return cls._of_times(rows, num_train_timesteps, dtype, device, midpoint)
 
     @classmethod
     def create_doubled(cls, num_steps: int, num_train_timesteps: int, dtype=torch.float32, device=None):
@@ -74,19 +87,24 @@ class TargetGrid:
         return grid
 
     @classmethod
-    def _of_times(cls, rows: list[list[float]], num_train_timesteps: int, dtype, device) -> "TargetGrid":
+    def _of_times(
+        cls, rows: list[list[float]], num_train_timesteps: int, dtype, device, midpoint: bool = False
+    ) -> "TargetGrid":
         """The grid of the times of each row, the last of which is where the step ends: clean data, if it is 0."""
         angles = [[cosine_angle(t) if t > 0 else 0.0 for t in times] for times in rows]
+        # Where the way begins over which the j-th prediction leads: that of a middle, where its pair does.
+        begins = [j - (midpoint and j % 2) for j in range(1, len(rows[0]) - 1)]
         fields = (
             [[time_to_timestep(t, num_train_timesteps) for t in times[:-1]] for times in rows],
             [row[:-1] for row in angles],
-            [[prediction_weight(row[0], *pair) for pair in zip(row[1:-1], row[2:])] for row in angles],
+            [[prediction_weight(row[0], row[j], end) for j, end in zip(begins, row[2:])] for row in angles],
         )
-        return cls(*(torch.tensor(field, dtype=torch.float64).to(device, dtype) for field in fields))
+        tensors = (torch.tensor(field, dtype=torch.float64).to(device, dtype) for field in fields)
+        return cls(*tensors, midpoint=midpoint)
 
     def at(self, index: torch.Tensor) -> "TargetGrid":
         """The rows of a batch: `index` has shape `(batch_size,)` and values in [0, N)."""
-        return TargetGrid(self.timesteps[index], self.angles[index], self.weights[index])
+        return TargetGrid(self.timesteps[index], self.angles[index], self.weights[index], self.midpoint)
 
 
 def teacher_target(teacher, z: torch.Tensor, rows: TargetGrid, prediction_type: str) -> torch.Tensor:
@@ -110,12 +128,14 @@ def teacher_target(teacher, z: torch.Tensor, rows: TargetGrid, prediction_type: 
 
     start = _like(z, rows.angles[:, 0])
     sigma = torch.sin(start)
-    target = predict(z, 0)
+    so_far = target = predict(z, 0)
     for j in range(1, rows.angles.shape[1]):
         angle = _like(z, rows.angles[:, j])
         # DDIM: z_j = (sigma_j/sigma) z + sin(phi - phi_j)/sigma x.
         z_j = (torch.sin(angle) / sigma) * z + (torch.sin(start - angle) / sigma) * target
-        target = torch.lerp(target, predict(z_j, j), _like(z, rows.weights[:, j - 1]))
+        target = torch.lerp(so_far, predict(z_j, j), _like(z, rows.weights[:, j - 1]))
+        if j % 2 or not rows.midpoint:
+            so_far = target
     return target
 
 

@@ -284,9 +284,11 @@ With `diffusers-progdistill`, which knows the number of steps:
         rows = "\n".join(f"| {plain(k)} | {plain(v)} |" for k, v in sorted(settings.items()))
         versions = ", ".join(f"{plain(k)} {plain(v)}" for k, v in self.content["versions"].items())
         updates = sum(s["updates"] for s in stages)
-        learned = (
-            "Each student learned to do in one step\nwhat the one before it does in two (Algorithm 2 of the paper)."
-        )
+        factor = self.settings.get("stage_factor", 2)
+        many = "two" if factor == 2 else factor
+        learned = f"Each student learned to do in one step\nwhat the one before it does in {many} (Algorithm 2)."
+        if self.settings.get("teacher_solver") == "midpoint":
+            learned += " The first one learned\nwhat the midpoint rule makes of the teacher."
         if self.stochastic:
             learned = "The student learned to do in one step what\ntwo steps of the teacher, on the same grid, do."
         return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. {learned} {self.adoption()}Cost so

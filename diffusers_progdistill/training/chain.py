@@ -207,6 +207,7 @@ def halving_objective(run: Run, teacher_unet, num_train_timesteps: int, stage: S
         run.accelerator.device,
         factor=stage.factor,
         doubled_stride=run.config.stochastic_sampler,
+        midpoint=stage.midpoint,
     )
 
 

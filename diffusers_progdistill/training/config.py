@@ -96,8 +96,7 @@ class TrainingConfig:
 
     _positive = ()
     # Only teachers are trained with the one, and only students for the other.
-    label_dropout, stochastic_sampler, reuse_targets, bf16_teacher = 0.0, False, 1, False
-    early_stopping_threshold = 0.0
+    label_dropout, stochastic_sampler, bf16_teacher, early_stopping_threshold = 0.0, False, False, 0.0
 
     def _require(self, name: str, right: bool, what: str):
         if not right:
@@ -203,15 +202,20 @@ class DistillationConfig(AdoptionConfig):
 
     output_dir: str = option("progdistill-output", "Where everything is written.")
     start_steps: str = option(
-        1024,
-        "Number of sampling steps of the teacher, which students start below; 'auto' looks where more of them"
-        " hardly change its images.",
+        "auto",
+        "Number of sampling steps of the teacher, which students start below; 'auto' looks where more of them hardly"
+        " change its images (the paper: 1024 or more).",
     )
     end_steps: int = option(4, "Number of sampling steps of the last student; --start_steps halves down to it.")
     updates_per_stage: int = option(50_000, "Updates of each student; twice as many for those of 2 steps and of 1.")
     stage_factor: int = option(
         2,
         "Steps of its teacher that a student's step replaces: 2, as in the paper, or 4, 8, ... for fewer students.",
+    )
+    teacher_solver: Literal["midpoint", "ddim"] = option(
+        "midpoint",
+        "How the first stage integrates a teacher that is not a student yet: midpoint, which is of second order, or"
+        " ddim, as in the paper. Both ask it as often.",
     )
     reuse_targets: int = option(
         1, "Updates that each target of the teacher serves; 1 asks the teacher anew for every update."

@@ -7,7 +7,7 @@ import torch
 
 from ..data import GlobalOrder, ImageData, make_loader
 from ..seeds import seed_of
-from .stages import Draws, Examples, Objective
+from .stages import Draws, Examples, Objective, Stage
 
 
 # Batches whose targets are kept for the updates that share them.
@@ -18,10 +18,10 @@ class Feed:
     """
     Reads images, draws times and noise, and asks the teacher.
 
-    With `reuse` R > 1 the teacher is asked for `BUFFER_BATCHES` batches, and R times as many updates mix them: each
-    place of the global batch takes its examples in an order of its own every time, so that any split of the batch
-    among processes agrees, and each example is used R times. A run that is resumed asks the teacher again for the
-    batches that its update mixes.
+    Where R > 1 updates share a target, the teacher is asked for `BUFFER_BATCHES` batches, and R times as many updates
+    mix them: each place of the global batch takes its examples in an order of its own every time, so that any split of
+    the batch among processes agrees, and each example is used R times. A run that is resumed asks the teacher again
+    for the batches that its update mixes.
 
     Args:
         accelerator ([`~accelerate.Accelerator`]): Precision and processes.
@@ -29,19 +29,28 @@ class Feed:
         data ([`ImageData`]): The images.
         draws ([`Draws`]): Of the stage.
         config ([`TrainingConfig`]): Batch options.
-        updates, first_update (`int`): Of the stage, and the one that is asked for first.
+        stage ([`Stage`]): Its number of updates, and of those that share a target.
+        first_update (`int`): The one that is asked for first.
         labelled (`bool`): Whether the network is fed labels.
     """
 
     def __init__(
-        self, accelerator, objective: Objective, data: ImageData, draws: Draws, config, updates, first_update, labelled
+        self,
+        accelerator,
+        objective: Objective,
+        data: ImageData,
+        draws: Draws,
+        config,
+        stage: Stage,
+        first_update: int,
+        labelled: bool,
     ):
         self.accelerator, self.objective, self.draws, self.labelled = accelerator, objective, draws, labelled
         self.image_shape = (data.channels, data.resolution, data.resolution)
         self.parts, self.part_size = config.gradient_accumulation_steps, config.train_batch_size
-        self.reuse = config.reuse_targets
-        self.bf16, self.updates, self.block = config.bf16_teacher, updates, None
-        fresh, first = math.ceil(updates / self.reuse), first_update
+        self.bf16, self.block = config.bf16_teacher, None
+        self.updates, self.reuse = stage.updates, stage.reuse
+        fresh, first = math.ceil(self.updates / self.reuse), first_update
         if self.reuse > 1:
             first = first_update // self.block_updates * BUFFER_BATCHES
         world, rank = accelerator.num_processes, accelerator.process_index

@@ -110,7 +110,7 @@ def train_stage(
     if saved is not None:
         first, seconds_before, mean_loss = saved["update"], saved["seconds"], saved["mean_loss"]
         health.restore(saved["health"]), ending.restore(saved.get("ending"))
-    feed = Feed(accelerator, objective, data, draws, config, stage.updates, first, conditional)
+    feed = Feed(accelerator, objective, data, draws, config, stage, first, conditional)
     agreement = Agreement(accelerator, stop, config.logging_steps, first)
     monitor.resume(first)
     began = time.perf_counter()

@@ -23,17 +23,20 @@ LONGEST_UPDATE, FEW_IMAGES = 10.0, 4
 def adopt_stage(config) -> Stage:
     """Adopting costs a forward pass of the teacher and an update of the student; guidance doubles the former."""
     passes = 1 if config.guidance_scale == 1 else 2
-    return Stage(ADOPT_STAGE, 0, config.adopt_updates, units_per_update=3 + passes / config.reuse_targets)
+    return Stage(ADOPT_STAGE, 0, config.adopt_updates, units_per_update=3 + passes)
 
 
 def plan_of(config: DistillationConfig, teacher: Teacher) -> list[Stage]:
     """The stages of a chain in order."""
     steps, halvings = config.student_steps(), []
+    # A student is right on its own grid alone, and there DDIM is exact.
+    is_student = teacher.pipeline.num_trained_steps is not None
     for before, n in zip([config.start_steps, *steps], steps):
         # The stochastic sampler's student has as many steps as its teacher, and strides over two of them.
         factor = 2 if config.stochastic_sampler else before // n
         units = 3 + factor / config.reuse_targets
-        halvings.append(Stage(f"steps-{n}", n, config.updates_of(n), units, factor))
+        midpoint = config.teacher_solver == "midpoint" and not halvings and not is_student
+        halvings.append(Stage(f"steps-{n}", n, config.updates_of(n), units, factor, config.reuse_targets, midpoint))
     return ([adopt_stage(config)] if teacher.reasons else []) + halvings
 
 
@@ -66,7 +69,7 @@ def print_plan(run, plan: list[Stage], kinds: dict):
         print(f"time: not measured, since only {free / 1e9:.1f} GB of memory are free")
     else:
         times = {kind: seconds_per_update(run, *parts) for kind, parts in kinds.items()}
-    seconds = {s.name: seconds_of(s, times[s.kind], config.reuse_targets) for s in plan} if times else {}
+    seconds = {s.name: seconds_of(s, times[s.kind]) for s in plan} if times else {}
     for stage in plan:
         about = f"  about {seconds[stage.name]:,.0f} s" if times else ""
         before = stage.number * (1 if config.stochastic_sampler else stage.factor)
@@ -79,9 +82,9 @@ def print_plan(run, plan: list[Stage], kinds: dict):
     print("nothing was written (--dry_run)")
 
 
-def seconds_of(stage: Stage, fresh_update: float, reuse_targets: int) -> float:
+def seconds_of(stage: Stage, fresh_update: float) -> float:
     """Seconds of a stage from those of an update with fresh targets: time goes with the forward units."""
-    fresh_units = 3 + (stage.units_per_update - 3) * reuse_targets
+    fresh_units = 3 + (stage.units_per_update - 3) * stage.reuse
     return stage.updates * fresh_update * stage.units_per_update / fresh_units
 
 
@@ -101,9 +104,7 @@ def seconds_per_update(run, network, objective) -> float:
 
 def _measure(run, network, objective, batch_size: int, updates: int) -> float:
     """Seconds an update, without what only the first one needs."""
-    # Targets that are made for each update; a teacher's training has no such option.
-    fresh = {"reuse_targets": 1} if run.config.reuse_targets > 1 else {}
-    config = dataclasses.replace(run.config, train_batch_size=batch_size, gradient_accumulation_steps=1, **fresh)
+    config = dataclasses.replace(run.config, train_batch_size=batch_size, gradient_accumulation_steps=1)
     silent = Monitor(run.accelerator, None, 1)
     seconds = []
     for count in (1, 1 + updates):

@@ -33,8 +33,7 @@ class Run:
 
     def settings(self) -> dict:
         """What the weights depend on."""
-        adopts = self.teacher is not None and bool(self.teacher.reasons)
-        return settings_of(self.config, self.data, self.global_batch, adopts)
+        return settings_of(self.config, self.data, self.global_batch, self.teacher)
 
 
 def open_accelerator(config: TrainingConfig) -> Accelerator:

@@ -20,8 +20,16 @@ logger = logging.getLogger(__name__)
 # How long processes wait for one that writes, measures or decodes images; the default is some minutes.
 LONGEST_WAIT = timedelta(hours=2)
 
-# Options that the record of a run names only where they are not at their defaults: older runs can go on.
-LATER_OPTIONS = ("stochastic_sampler", "stage_factor", "reuse_targets", "bf16_teacher", "early_stopping_threshold")
+# Options that are younger than some runs, and what those did without them: where a run does that too, its record does
+# not name them, so that older runs can go on.
+LATER_OPTIONS = {
+    "stochastic_sampler": False,
+    "stage_factor": 2,
+    "teacher_solver": "ddim",
+    "reuse_targets": 1,
+    "bf16_teacher": False,
+    "early_stopping_threshold": 0.0,
+}
 
 
 def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accelerator:
@@ -95,15 +103,17 @@ def check_batch(config: TrainingConfig, num_images: int, world: int) -> int:
     return global_batch
 
 
-def settings_of(config: TrainingConfig, data, global_batch: int, adopts: bool = False) -> dict:
+def settings_of(config: TrainingConfig, data, global_batch: int, teacher=None) -> dict:
     """What the weights depend on."""
     settings = {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}
-    silent = set() if adopts else {"adopt_updates", "guidance_scale"}
+    silent = set() if teacher and teacher.reasons else {"adopt_updates", "guidance_scale"}
+    if teacher and teacher.pipeline.num_trained_steps is not None:
+        # A student's steps are taken as they are.
+        silent.add("teacher_solver")
     if settings.get("early_stopping_threshold"):
         # The loss of logging intervals decides.
         settings["logging_steps"] = config.logging_steps
-    # Options younger than some runs: at their defaults they say nothing new.
-    silent |= {k for k in LATER_OPTIONS if settings.get(k) == getattr(DistillationConfig, k)}
+    silent |= {k for k, before in LATER_OPTIONS.items() if settings.get(k) == before}
     return {k: v for k, v in settings.items() if k not in silent}
 
 

@@ -29,6 +29,8 @@ class Stage:
         units_per_update (`float`): Cost in forward passes of the network: 3 for base training, 5 for a halving, 4 for
             adopting a teacher (5 with guidance).
         factor (`int`): Steps of the teacher that a step of the student replaces.
+        reuse (`int`): Updates that each target of the teacher serves.
+        midpoint (`bool`): Whether the teacher's steps are taken in pairs, by the midpoint rule.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Stage:
     updates: int
     units_per_update: float
     factor: int = 2
+    reuse: int = 1
+    midpoint: bool = False
 
     @property
     def is_halving(self) -> bool:
@@ -201,8 +205,8 @@ class AdoptObjective(BaseObjective):
 
 class HalvingObjective(Objective):
     """
-    Algorithm 2: the target is where two steps of the teacher lead (or `factor` of them), at t = i/N with i uniform in
-    1 ... N.
+    Algorithm 2: the target is where two steps of the teacher lead (or `factor` of them, or the midpoint rule), at t =
+    i/N with i uniform in 1 ... N.
     """
 
     def __init__(
@@ -216,6 +220,7 @@ class HalvingObjective(Objective):
         device=None,
         factor: int = 2,
         doubled_stride: bool = False,
+        midpoint: bool = False,
     ):
         super().__init__(prediction_type, weighting, num_train_timesteps)
         self.teacher, self.teacher_type, self.num_steps = teacher, teacher_type, num_steps
@@ -223,7 +228,9 @@ class HalvingObjective(Objective):
         if doubled_stride:
             self.grid = TargetGrid.create_doubled(num_steps, num_train_timesteps, device=device)
         else:
-            self.grid = TargetGrid.create(num_steps, num_train_timesteps, device=device, factor=factor)
+            self.grid = TargetGrid.create(
+                num_steps, num_train_timesteps, device=device, factor=factor, midpoint=midpoint
+            )
 
     @torch.no_grad()
     def examples(self, batch: Batch) -> Examples:

@@ -1,19 +1,25 @@
 """Where a chain starts: the fewest steps at which the teacher's curve is flat (`--start_steps auto`)."""
 
+import functools
 from pathlib import Path
 
+import torch
+from accelerate.utils import broadcast_object_list
+
+from ..diffusion.targets import TargetGrid, teacher_target
 from ..errors import InputError
-from ..evaluation.sampling import generate_shared
+from ..evaluation.sampling import noise_of
 from ..record import RECORD_NAME, read_content
 from .run import Run
 
 
-# The paper's own start, where nothing less will do.
-MOST_STEPS = 1024
-# What stands for infinitely many steps: DDIM's error halves with every doubling.
-REFERENCE_STEPS = 512
+# By `--teacher_solver`, the steps that stand for infinitely many, and where a chain starts if nothing less will do:
+# for DDIM the paper's 1,024; doubled steps halve its error, and quarter the midpoint rule's.
+REFERENCE_STEPS = {"ddim": 512, "midpoint": 256}
+MOST_STEPS = {"ddim": 1024, "midpoint": 256}
 NUM_IMAGES, CHUNK = 256, 64
-# Share of the images' variance that may change; docs/performance.md says what that costs on the digits.
+# Share of the images' variance that may change in half of them: the few that turn into other images, as good as
+# before, do not count. docs/performance.md says what that costs.
 TOLERANCE = 5e-4
 
 
@@ -22,22 +28,22 @@ def resolve_start(run: Run):
     config = run.config
     if config.start_steps != "auto":
         return
-    teacher, path = run.teacher, Path(config.output_dir) / RECORD_NAME
+    teacher, path, solver = run.teacher, Path(config.output_dir) / RECORD_NAME, config.teacher_solver
     if teacher.pipeline.num_trained_steps is not None:
         config.start_steps = teacher.pipeline.num_trained_steps
     elif (begun := steps_of(path)) is not None:
         config.start_steps = begun
     elif teacher.reasons:
         # What it does on its own schedule says little of what is halved.
-        config.start_steps = most_steps(config.end_steps)
+        config.start_steps = most_steps(config.end_steps, solver)
         run.accelerator.print(f"--start_steps auto is {config.start_steps}: the teacher is adopted first")
     else:
-        run.accelerator.print(f"--start_steps auto: {NUM_IMAGES} images of the teacher at {REFERENCE_STEPS} steps")
-        config.start_steps, changes = find_start(
-            run.accelerator, teacher.pipeline, config.end_steps, teacher.guidance_scale
-        )
+        run.accelerator.print(f"--start_steps auto: {NUM_IMAGES} images of the teacher, {solver}")
+        found = [find_start(teacher.pipeline, config.end_steps, solver) if run.is_main else None]
+        # Another device might decide otherwise.
+        config.start_steps, changes = broadcast_object_list(found)[0]
         shown = ", ".join(f"{change:.1e} at {n}" for n, change in changes.items())
-        why = f" (this share of its images' variance still changes: {shown}; allowed {TOLERANCE:.1e})" if shown else ""
+        why = f" (share of its images' variance that still changes: {shown}; allowed {TOLERANCE:.1e})" if shown else ""
         run.accelerator.print(f"--start_steps auto is {config.start_steps}{why}")
     config.check()
 
@@ -52,37 +58,62 @@ def steps_of(path: Path) -> int | None:
         raise InputError(str(error)) from error
 
 
-def find_start(accelerator, pipeline, end_steps: int, guidance_scale: float) -> tuple[int, dict[int, float]]:
+def find_start(pipeline, end_steps: int, solver: str) -> tuple[int, dict[int, float]]:
     """
-    The fewest steps N = `end_steps` times 2, 4, 8, ... at which the teacher's DDIM images are, but for `TOLERANCE` of
-    their variance, those of `REFERENCE_STEPS` steps from the same noise.
+    The fewest steps N = `end_steps` times 2, 4, 8, ... at which the teacher's images are, but for `TOLERANCE` of their
+    variance, those of `REFERENCE_STEPS` steps from the same noise, in the median.
+
+    Args:
+        pipeline ([`ProgressiveDistillationPipeline`]): The teacher.
+        end_steps (`int`): Steps of the last student.
+        solver (`str`): `"midpoint"` or `"ddim"`.
 
     Returns:
         `tuple[int, dict[int, float]]`: N, and the share of the variance by the steps that were tried.
     """
-
-    def images_of(num_steps):
-        options = {"guidance_scale": guidance_scale, "chunk": CHUNK}
-        return generate_shared(accelerator, pipeline, NUM_IMAGES, num_steps, **options)
-
     changes, steps = {}, 2 * end_steps
-    if steps >= REFERENCE_STEPS:
-        return most_steps(end_steps), changes
-    reference = images_of(REFERENCE_STEPS)
+    if steps >= REFERENCE_STEPS[solver]:
+        return most_steps(end_steps, solver), changes
+    reference = images_of(pipeline, REFERENCE_STEPS[solver], solver)
     variance = (reference - reference.mean(0)).square().mean()
-    while steps < REFERENCE_STEPS:
+    while steps < REFERENCE_STEPS[solver]:
         # Fewer than eight never do.
         if steps >= 8:
-            changes[steps] = ((images_of(steps) - reference).square().mean() / variance).item()
+            errors = (images_of(pipeline, steps, solver) - reference).square().flatten(1).mean(1)
+            changes[steps] = (errors.median() / variance).item()
             if changes[steps] <= TOLERANCE:
                 return steps, changes
         steps *= 2
-    return most_steps(end_steps), changes
+    return most_steps(end_steps, solver), changes
 
 
-def most_steps(end_steps: int) -> int:
-    """The paper's own start, or the next number that halves down to `end_steps`."""
+@torch.no_grad()
+def images_of(pipeline, num_steps: int, solver: str) -> torch.Tensor:
+    """What a perfect student of half as many steps would make: it lands where the first stage's targets say."""
+    config, device = pipeline.scheduler.config, pipeline.unet.device
+    options = {"device": device, "midpoint": solver == "midpoint"}
+    grid, out = TargetGrid.create(num_steps // 2, config.num_train_timesteps, **options), []
+    for first in range(0, NUM_IMAGES, CHUNK):
+        z = noise_of(0, first, CHUNK, pipeline.latents_shape(1)[1:])[0].to(device)
+        numbers = torch.arange(first, first + CHUNK, device=device)
+        labels = numbers % pipeline.num_classes if pipeline.is_conditional else None
+        teacher = functools.partial(_predict, pipeline.unet, labels)
+        for i in range(num_steps // 2 - 1, -1, -1):
+            target = teacher_target(teacher, z, grid.at(torch.full_like(numbers, i)), config.prediction_type)
+            if i > 0:
+                angle, end = grid.angles[i, 0], grid.angles[i - 1, 0]
+                z = (torch.sin(end) / torch.sin(angle)) * z + (torch.sin(angle - end) / torch.sin(angle)) * target
+        out.append(target.clamp(-1, 1))
+    return torch.cat(out)[:NUM_IMAGES]
+
+
+def _predict(unet, labels, sample, timestep):
+    return unet(sample, timestep, labels, return_dict=False)[0]
+
+
+def most_steps(end_steps: int, solver: str) -> int:
+    """Where a chain starts if nothing less will do: `MOST_STEPS` or more, a number that halves down to `end_steps`."""
     steps = 2 * end_steps
-    while steps < MOST_STEPS:
+    while steps < MOST_STEPS[solver]:
         steps *= 2
     return steps

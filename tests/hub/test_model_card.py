@@ -142,6 +142,17 @@ def test_the_code_of_a_pushed_card_runs(hub, teacher_folder, tmp_path):
         assert names["image"].size == (8, 8)
 
 
+@pytest.mark.parametrize("factor, said", [(2, "in two (Algorithm 2"), (8, "in 8 (Algorithm 2")])
+def test_how_the_students_learned_is_told(factor, said, tmp_path):
+    told = content()
+    told["settings"] |= {"stage_factor": factor}
+    assert said in str(make_card(tmp_path, told, 4, "me/m")) and "midpoint" not in str(
+        make_card(tmp_path, told, 4, "me/m")
+    )
+    told["settings"] |= {"teacher_solver": "midpoint"}
+    assert "the midpoint rule makes of the teacher" in str(make_card(tmp_path, told, 4, "me/m"))
+
+
 def test_classes_guidance_and_the_adopt_stage_are_told(tmp_path):
     told = content()
     told["about"]["model"] |= {"num_classes": 2, "class_names": ["cat", "<b>dog</b>"]}

@@ -75,6 +75,57 @@ def test_one_step_of_a_longer_stage_lands_where_as_many_teacher_steps_land(num_s
     assert (landed - teacher_steps(z, num_steps, factor)).abs().max() <= 1e-12
 
 
+def midpoint_steps(z, num_steps, pairs):
+    """Steps of the midpoint rule: DDIM over each, with x from where a DDIM step leads half as far."""
+    i = torch.arange(1, num_steps + 1, dtype=torch.float64)
+    for part in range(pairs):
+        t, mid, end = (i - (part + k) / pairs for k in (0, 0.5, 1))
+        angle, angle_mid, angle_end = (ANGLE_RANGE * v / num_steps + ANGLE_MIN for v in (t, mid, end))
+        angle_end[end == 0] = 0.0
+        angle, angle_mid, angle_end = (a[:, None, None, None] for a in (angle, angle_mid, angle_end))
+        x = angle.cos() * z - angle.sin() * teacher(z, 1024 * t / num_steps - 1)
+        middle = ddim(z, x, angle, angle_mid)
+        x = angle_mid.cos() * middle - angle_mid.sin() * teacher(middle, 1024 * mid / num_steps - 1)
+        z = ddim(z, x, angle, angle_end)
+    return z
+
+
+@pytest.mark.parametrize("factor", [2, 4, 16])
+@pytest.mark.parametrize("num_steps", STEPS)
+def test_one_step_lands_where_the_midpoint_rule_lands(num_steps, factor):
+    z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(num_steps))
+    grid = TargetGrid.create(num_steps, 1024, torch.float64, factor=factor, midpoint=True)
+    target = teacher_target(teacher, z, grid.at(torch.arange(num_steps)), "v_prediction")
+    _, _, (angle, _, angle_end) = exact_angles(num_steps)
+    landed = ddim(z, target, angle, angle_end)
+    assert (landed - midpoint_steps(z, num_steps, factor // 2)).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("midpoint, order", [(False, 1), (True, 2)])
+@pytest.mark.parametrize("spread", [0.3, 1.7])
+def test_the_orders_of_the_two_rules(midpoint, order, spread):
+    """On Gaussian data the ODE is known: z scales with the standard deviation of its time."""
+
+    def scale(angle):
+        return (spread**2 * angle.cos() ** 2 + angle.sin() ** 2).sqrt()
+
+    def gaussian(z, timestep):
+        angle = (ANGLE_RANGE * (timestep + 1) / 1024 + ANGLE_MIN)[:, None, None, None]
+        # v = alpha eps - sigma x, the mean of both given z.
+        return angle.cos() * angle.sin() * (1 - spread**2) / scale(angle) ** 2 * z
+
+    errors = []
+    for factor in (16, 32, 64):
+        # The interval that ends in clean data makes a jump over the last bit of noise: the others count.
+        rows = TargetGrid.create(4, 1024, torch.float64, factor=factor, midpoint=midpoint).at(torch.arange(1, 4))
+        angle, angle_end = (a[1:] for a in exact_angles(4)[2][::2])
+        z = torch.ones(3, 1, 1, 1, dtype=torch.float64)
+        landed = ddim(z, teacher_target(gaussian, z, rows, "v_prediction"), angle, angle_end)
+        errors.append((landed - scale(angle_end) / scale(angle)).abs().max().item())
+    for coarse, fine in zip(errors, errors[1:]):
+        assert 0.85 * 2**order <= coarse / fine <= 1.15 * 2**order
+
+
 @pytest.mark.parametrize("num_steps", [2, 4, 64])
 def test_target_is_the_papers_inversion(num_steps):
     z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

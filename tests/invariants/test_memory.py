@@ -47,12 +47,12 @@ class Scale(Monitor):
 @pytest.mark.parametrize("ema, reuse", [(None, 1), (0.9, 1), (None, 2)])
 def test_what_is_kept_between_updates(ema, reuse):
     before = live_bytes()
-    config = DistillationConfig(dataset_name="digits", train_batch_size=BATCH, logging_steps=2, reuse_targets=reuse)
+    config = DistillationConfig(dataset_name="digits", train_batch_size=BATCH, logging_steps=2)
     accelerator, data = make_accelerator(config, None), load_data(config)
     student, teacher = tiny_unet(), tiny_unet().requires_grad_(False)
     parameters = 4 * sum(p.numel() for p in student.parameters())
     objective = HalvingObjective(teacher, "v_prediction", 4, "v_prediction", "snr", 1024)
-    scale, stage = Scale(accelerator, None, 1), Stage("steps-4", 4, 12, 5)
+    scale, stage = Scale(accelerator, None, 1), Stage("steps-4", 4, 12, 5, reuse=reuse)
     scale.start(stage, 1, 1, BATCH)
     train_stage(accelerator, student, objective, data, stage, config, scale, ema_decay=ema)
     # Student, teacher, two moments; the average.

@@ -85,7 +85,8 @@ def test_accumulated_halves_follow_the_same_trajectory(teacher_folder, tmp_path)
 
 
 def test_distilling_brings_the_student_nearer_to_two_teacher_steps(teacher_folder, tmp_path):
-    distill(chain(teacher_folder, tmp_path, end_steps=2, start_steps=4, updates_per_stage=60))
+    options = {"end_steps": 2, "start_steps": 4, "updates_per_stage": 60, "teacher_solver": "ddim"}
+    distill(chain(teacher_folder, tmp_path, **options))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     noise = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -98,6 +99,22 @@ def test_distilling_brings_the_student_nearer_to_two_teacher_steps(teacher_folde
     wanted = final(teacher_folder, 4)
     error = (final(tmp_path / "steps-2", 2) - wanted).square().mean()
     assert error < 0.5 * (final(teacher_folder, 2) - wanted).square().mean()
+
+
+def test_only_the_first_stage_of_a_real_teacher_takes_midpoint_steps(teacher_folder, tmp_path):
+    folders = {name: tmp_path / name for name in ("default", "ddim", "again", "again-ddim")}
+    distill(chain(teacher_folder, folders["default"], start_steps=8, end_steps=2))
+    distill(chain(teacher_folder, folders["ddim"], start_steps=8, end_steps=2, teacher_solver="ddim"))
+    settings = [json.loads((folders[n] / "chain.json").read_text())["settings"] for n in ("default", "ddim")]
+    assert settings[0]["teacher_solver"] == "midpoint" and "teacher_solver" not in settings[1]
+    assert not same(*(weights(folders[n] / "steps-4") for n in ("default", "ddim")))
+    # A student teaches what its own steps do, whatever the option says, and the record does not speak of it.
+    student = folders["default"] / "steps-4"
+    distill(chain(student, folders["again"], start_steps=4, end_steps=2))
+    distill(chain(student, folders["again-ddim"], start_steps=4, end_steps=2, teacher_solver="ddim"))
+    assert "teacher_solver" not in json.loads((folders["again"] / "chain.json").read_text())["settings"]
+    first, *others = (weights(folders[n] / "steps-2") for n in ("default", "again", "again-ddim"))
+    assert all(same(first, other) for other in others)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2])

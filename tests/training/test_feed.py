@@ -12,7 +12,7 @@ from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.feed import BUFFER_BATCHES, Feed
-from diffusers_progdistill.training.stages import Draws, Examples
+from diffusers_progdistill.training.stages import Draws, Examples, Stage
 
 
 BATCH = 12
@@ -39,9 +39,10 @@ def feed(updates, reuse, first=0, parts=1, rank=0, world=1):
     accelerator = Process(cpu=True)
     accelerator.several, accelerator.number = world, rank
     options = {"gradient_accumulation_steps": parts, "train_batch_size": BATCH // parts // world}
-    config = SimpleNamespace(**options, reuse_targets=reuse, bf16_teacher=False, seed=3, dataloader_num_workers=0)
+    config = SimpleNamespace(**options, bf16_teacher=False, seed=3, dataloader_num_workers=0)
+    stage = Stage("steps-4", 4, updates, 3 + 2 / reuse, reuse=reuse)
     draws = Draws(3, 4, BATCH, torch.device("cpu"), flip=True)
-    return Feed(accelerator, Numbered(), load_digits(), draws, config, updates, first, labelled=True)
+    return Feed(accelerator, Numbered(), load_digits(), draws, config, stage, first, labelled=True)
 
 
 def names(examples):

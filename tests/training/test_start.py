@@ -1,56 +1,114 @@
 """`--start_steps auto`: where the teacher's images no longer change."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from conftest import tiny_unet
 from diffusers import DDIMPipeline, DDIMScheduler
 from test_chain import chain
 
 from diffusers_progdistill import ProgressiveDistillationPipeline
+from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE
 from diffusers_progdistill.errors import InputError
+from diffusers_progdistill.evaluation.sampling import generate, noise_of
 from diffusers_progdistill.training import start
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
 
 
-class Teacher:
-    """Images whose error falls as DDIM's does: that of N steps is c/N, the same in every pixel."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def images(self, _, __, count, steps, **___):
-        x = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        return x + self.error / steps
+SPREADS = [0.02, 0.1, 0.3, 1.0, 2.5]
 
 
+def angle_of(t):
+    return ANGLE_MIN + ANGLE_RANGE * t
+
+
+def gaussian_teacher(spread):
+    """The perfect model of pixels of this standard deviation, in place of a pipeline."""
+
+    class Network:
+        device = torch.device("cpu")
+
+        def __call__(self, z, timestep, labels=None, return_dict=False):
+            angle = angle_of((timestep.double() + 1) / 1024)[:, None, None, None]
+            variance = spread**2 * angle.cos() ** 2 + angle.sin() ** 2
+            return ((angle.cos() * angle.sin() * (1 - spread**2) / variance * z).float(),)
+
+    config = SimpleNamespace(num_train_timesteps=1024, prediction_type="v_prediction")
+    scheduler = SimpleNamespace(config=config)
+    shape = {"latents_shape": lambda count: (count, 1, 8, 8), "is_conditional": False, "num_classes": None}
+    return SimpleNamespace(unet=Network(), scheduler=scheduler, **shape)
+
+
+def scale_of(spread, num_steps, solver):
+    """What every pixel of the noise is multiplied with, step by step in float64."""
+
+    def x_of(z, phi):
+        variance = spread**2 * math.cos(phi) ** 2 + math.sin(phi) ** 2
+        return spread**2 * math.cos(phi) / variance * z
+
+    def ddim(z, x, phi, end):
+        return (math.sin(end) * z + math.sin(phi - end) * x) / math.sin(phi)
+
+    z, stride = 1.0, 2 if solver == "midpoint" else 1
+    for i in range(num_steps, 0, -stride):
+        phi, end = angle_of(i / num_steps), angle_of((i - stride) / num_steps) if i > stride else 0.0
+        x = x_of(z, phi)
+        if solver == "midpoint":
+            middle = angle_of((i - 1) / num_steps)
+            x = x_of(ddim(z, x, phi, middle), middle)
+        z = ddim(z, x, phi, end)
+    return z
+
+
+@pytest.mark.parametrize("solver", ["ddim", "midpoint"])
 @pytest.mark.parametrize("end_steps", [1, 4, 7])
-@pytest.mark.parametrize("error", [0.0, 0.05, 0.4, 1.7, 5.0, 100.0])
-def test_the_fewest_steps_whose_images_stay(error, end_steps, monkeypatch):
-    teacher = Teacher(error)
-    monkeypatch.setattr(start, "generate_shared", lambda *a, **k: teacher.images(*a, **k))
-    steps, changes = start.find_start(None, None, end_steps, 1.0)
-    # Uniform pixels have a variance of 1/12.
+@pytest.mark.parametrize("spread", SPREADS)
+def test_the_fewest_steps_whose_images_stay(spread, end_steps, solver):
+    steps, changes = start.find_start(gaussian_teacher(spread), end_steps, solver)
+    noise = noise_of(0, 0, start.NUM_IMAGES, (1, 8, 8))[0].double()
+
+    def share(num_steps):
+        images, reference = (
+            (scale_of(spread, n, solver) * noise).clamp(-1, 1) for n in (num_steps, start.REFERENCE_STEPS[solver])
+        )
+        errors = (images - reference).square().mean((1, 2, 3))
+        return (errors.median() / (reference - reference.mean(0)).square().mean()).item()
+
     candidates = [end_steps * 2**k for k in range(1, 12) if 8 <= end_steps * 2**k]
-    allowed = [n for n in candidates if 12 * (error / n - error / 512) ** 2 <= start.TOLERANCE]
-    wanted = min((n for n in allowed if n < 512), default=next(n for n in candidates if n >= 1024))
-    assert steps == wanted
-    assert list(changes) == [n for n in candidates if n <= min(wanted, 511)]
+    tried = [n for n in candidates if n < start.REFERENCE_STEPS[solver]]
+    most = next(n for n in candidates if n >= start.MOST_STEPS[solver])
+    assert steps == next((n for n in tried if share(n) <= start.TOLERANCE), most)
+    for n, change in changes.items():
+        assert change == pytest.approx(share(n), rel=1e-2, abs=1e-9)
+
+
+def test_the_midpoint_rule_needs_fewer():
+    found = {
+        solver: [start.find_start(gaussian_teacher(spread), 1, solver)[0] for spread in SPREADS]
+        for solver in ("ddim", "midpoint")
+    }
+    assert all(a <= b for a, b in zip(found["midpoint"], found["ddim"])) and found["midpoint"] != found["ddim"]
 
 
 def test_a_chain_that_ends_at_many_steps_asks_nothing(monkeypatch):
-    monkeypatch.setattr(start, "generate_shared", lambda *_, **__: pytest.fail("no image can say anything"))
-    assert [start.find_start(None, None, n, 1.0)[0] for n in (256, 300, 512, 1024)] == [1024, 1200, 1024, 2048]
+    monkeypatch.setattr(start, "images_of", lambda *_, **__: pytest.fail("no image can say anything"))
+    assert [start.find_start(None, n, "ddim")[0] for n in (256, 300, 512, 1024)] == [1024, 1200, 1024, 2048]
+    assert [start.find_start(None, n, "midpoint")[0] for n in (128, 150, 256)] == [256, 300, 512]
 
 
 def test_a_teacher_that_is_adopted_starts_as_the_paper_does(tmp_path, capsys):
     DDIMPipeline(tiny_unet(), DDIMScheduler(beta_schedule="linear")).save_pretrained(tmp_path / "stock")
-    distill(chain(tmp_path / "stock", tmp_path / "run", start_steps="auto", end_steps=4, dry_run=True))
+    options = {"start_steps": "auto", "end_steps": 4, "dry_run": True}
+    distill(chain(tmp_path / "stock", tmp_path / "run", **options, teacher_solver="ddim"))
     said = capsys.readouterr().out
     assert "--start_steps auto is 1024" in said and "1024 -> 512" in said
+    # Of second order a quarter is nearer than that.
+    distill(chain(tmp_path / "stock", tmp_path / "run", **options))
+    assert "--start_steps auto is 256" in capsys.readouterr().out
 
 
 def test_a_run_keeps_the_steps_that_it_began_with(teacher_folder, tmp_path, monkeypatch, capsys):
@@ -79,10 +137,18 @@ def test_only_numbers_and_auto(teacher_folder, tmp_path):
     assert DistillationConfig(start_steps="64").start_steps == 64
 
 
-def test_real_images_change_less_and_less(teacher_folder, monkeypatch):
+@pytest.mark.parametrize("solver, tried", [("ddim", 6), ("midpoint", 5)])
+def test_real_images_change_less_and_less(solver, tried, teacher_folder, monkeypatch):
     pipeline = ProgressiveDistillationPipeline.from_pretrained(teacher_folder)
     pipeline.unet.requires_grad_(False)
     monkeypatch.setattr(start, "NUM_IMAGES", 16), monkeypatch.setattr(start, "TOLERANCE", 0.0)
-    _, changes = start.find_start(Accelerator(cpu=True), pipeline, 4, 1.0)
+    _, changes = start.find_start(pipeline, 4, solver)
     values = list(changes.values())
-    assert len(values) == 6 and values == sorted(values, reverse=True)
+    assert len(values) == tried and values == sorted(values, reverse=True)
+
+
+def test_its_images_are_the_samplers(teacher_folder):
+    """With DDIM they are those that the pipeline makes from the same noise."""
+    pipeline = ProgressiveDistillationPipeline.from_pretrained(teacher_folder)
+    images = start.images_of(pipeline, 16, "ddim")[:8]
+    assert (images / 2 + 0.5 - generate(pipeline, 8, 16)).abs().max() < 1e-5
