@@ -10,7 +10,7 @@ progdistill train-teacher --config "$config" --model_config_name_or_path "$here/
 progdistill distill --config "$config"
 # On from 4 steps to 2 and 1, one halving at a time.
 progdistill distill --config "$config" --pretrained_teacher_model fashion-students/steps-4 \
-    --output_dir fashion-students-few --start_steps 4 --end_steps 1 --stage_factor 2 --updates_per_stage 1200 \
+    --output_dir fashion-students-few --start_steps 4 --end_steps 1 --stage_factor 2 --updates_per_stage 975 \
     --learning_rate 2e-3
 students="fashion-students fashion-students-few/steps-2 fashion-students-few/steps-1 --output_dir fashion-students"
 # The rival: as many forward units as the chain to 4 steps.
