@@ -24,9 +24,9 @@ from diffusers_progdistill.training.pretrained import unclipped
 
 
 def chain_of(teacher: str, folder: str, **options) -> DistillationConfig:
-    """128 -> 4 steps with the demo's settings and every target used once; what is given differs."""
-    options = {"pretrained_teacher_model": teacher, "end_steps": 4, "eval_images": 0, "reuse_targets": 1, **options}
-    return dataclasses.replace(chain_config(Path(folder)), **options)
+    """128 -> 4 DDIM steps with the demo's other settings; what is given differs."""
+    fixed = {"start_steps": 128, "teacher_solver": "ddim", "end_steps": 4, "eval_images": 0}
+    return dataclasses.replace(chain_config(Path(folder)), pretrained_teacher_model=teacher, **{**fixed, **options})
 
 
 class Distances:
