@@ -34,6 +34,7 @@ def chain_config(folder: Path, scale: float = 1.0) -> DistillationConfig:
         output_dir=str(folder),
         # Where `--start_steps auto` finds this teacher's curve flat.
         start_steps=32,
+        teacher_solver="midpoint",
         end_steps=1,
         updates_per_stage=max(1, round(340 * scale)),
         train_batch_size=128,

@@ -212,10 +212,10 @@ class DistillationConfig(AdoptionConfig):
         2,
         "Steps of its teacher that a student's step replaces: 2, as in the paper, or 4, 8, ... for fewer students.",
     )
-    teacher_solver: Literal["midpoint", "ddim"] = option(
-        "midpoint",
-        "How the first stage integrates a teacher that is not a student yet: midpoint, which is of second order, or"
-        " ddim, as in the paper. Both ask it as often.",
+    teacher_solver: Literal["auto", "midpoint", "ddim"] = option(
+        "auto",
+        "How the first stage integrates a teacher that is not a student yet: ddim, as in the paper, or midpoint, which"
+        " is of second order and asks it as often; 'auto': midpoint with --start_steps auto, ddim with a number.",
     )
     reuse_targets: int = option(
         1, "Updates that each target of the teacher serves; 1 asks the teacher anew for every update."

@@ -24,8 +24,14 @@ TOLERANCE = 5e-4
 
 
 def resolve_start(run: Run):
-    """Put a number of steps in place of `--start_steps auto`: what the run began with, or else what is measured."""
+    """
+    Put a number of steps in place of `--start_steps auto`, what the run began with or else what is measured, and the
+    solver in place of `--teacher_solver auto`.
+    """
     config = run.config
+    if config.teacher_solver == "auto":
+        # Who names a number of steps means those of the teacher's sampler; else it is the teacher's ODE that counts.
+        config.teacher_solver = "midpoint" if config.start_steps == "auto" else "ddim"
     if config.start_steps != "auto":
         return
     teacher, path, solver = run.teacher, Path(config.output_dir) / RECORD_NAME, config.teacher_solver

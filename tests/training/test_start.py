@@ -118,6 +118,7 @@ def test_a_run_keeps_the_steps_that_it_began_with(teacher_folder, tmp_path, monk
     distill(chain(teacher_folder, tmp_path / "run", **options))
     assert "--start_steps auto is 8" in capsys.readouterr().out
     record = json.loads((tmp_path / "run" / "chain.json").read_text())
+    assert record["settings"]["teacher_solver"] == "midpoint"
     assert record["settings"]["start_steps"] == 8 and [s["name"] for s in record["stages"]] == ["steps-4"]
     # What another tolerance would say does not matter any more.
     monkeypatch.setattr(start, "TOLERANCE", 0.0)
