@@ -17,7 +17,7 @@ from diffusers_progdistill.training import start
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher")
-    parser.add_argument("--steps", default="8,16,32,64,128,256")
+    parser.add_argument("--steps", default="16,32,64,128")
     parser.add_argument("--num_images", type=int, default=2000)
     options = parser.parse_args()
     pipeline = ProgressiveDistillationPipeline.from_pretrained(options.teacher)
