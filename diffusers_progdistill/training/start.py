@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from accelerate.utils import broadcast_object_list
 
+from ..diffusion.ddim import DDIMStep
+from ..diffusion.noise_schedule import cosine_angle
 from ..diffusion.targets import TargetGrid, teacher_target
 from ..errors import InputError
 from ..evaluation.sampling import noise_of
@@ -97,18 +99,18 @@ def find_start(pipeline, end_steps: int, solver: str) -> tuple[int, dict[int, fl
 def images_of(pipeline, num_steps: int, solver: str) -> torch.Tensor:
     """What a perfect student of half as many steps would make: it lands where the first stage's targets say."""
     config, device = pipeline.scheduler.config, pipeline.unet.device
-    options = {"device": device, "midpoint": solver == "midpoint"}
-    grid, out = TargetGrid.create(num_steps // 2, config.num_train_timesteps, **options), []
+    options, landings = {"device": device, "midpoint": solver == "midpoint"}, num_steps // 2
+    grid, out = TargetGrid.create(landings, config.num_train_timesteps, **options), []
     for first in range(0, NUM_IMAGES, CHUNK):
         z = noise_of(0, first, CHUNK, pipeline.latents_shape(1)[1:])[0].to(device)
         numbers = torch.arange(first, first + CHUNK, device=device)
         labels = numbers % pipeline.num_classes if pipeline.is_conditional else None
         teacher = functools.partial(_predict, pipeline.unet, labels)
-        for i in range(num_steps // 2 - 1, -1, -1):
-            target = teacher_target(teacher, z, grid.at(torch.full_like(numbers, i)), config.prediction_type)
-            if i > 0:
-                angle, end = grid.angles[i, 0], grid.angles[i - 1, 0]
-                z = (torch.sin(end) / torch.sin(angle)) * z + (torch.sin(angle - end) / torch.sin(angle)) * target
+        for i in range(landings, 0, -1):
+            target = teacher_target(teacher, z, grid.at(torch.full_like(numbers, i - 1)), config.prediction_type)
+            if i > 1:
+                step = DDIMStep.create(cosine_angle(i / landings), cosine_angle((i - 1) / landings), "sample")
+                z = step.prev[0] * z + step.prev[1] * target
         out.append(target.clamp(-1, 1))
     return torch.cat(out)[:NUM_IMAGES]
 

@@ -10,7 +10,7 @@ from conftest import tiny_unet
 from diffusers import DDIMPipeline, DDIMScheduler
 from test_chain import chain
 
-from diffusers_progdistill import ProgressiveDistillationPipeline
+from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.evaluation.sampling import generate, noise_of
@@ -148,8 +148,10 @@ def test_real_images_change_less_and_less(solver, tried, teacher_folder, monkeyp
     assert len(values) == tried and values == sorted(values, reverse=True)
 
 
-def test_its_images_are_the_samplers(teacher_folder):
-    """With DDIM they are those that the pipeline makes from the same noise."""
-    pipeline = ProgressiveDistillationPipeline.from_pretrained(teacher_folder)
+@pytest.mark.parametrize("classes", [None, 3])
+def test_its_images_are_the_samplers(classes):
+    """With DDIM they are those that the pipeline makes from the same noise, with classes in turn."""
+    pipeline = ProgressiveDistillationPipeline(tiny_unet(num_class_embeds=classes), ProgressiveDistillationScheduler())
+    pipeline.unet.requires_grad_(False)
     images = start.images_of(pipeline, 16, "ddim")[:8]
     assert (images / 2 + 0.5 - generate(pipeline, 8, 16)).abs().max() < 1e-5
