@@ -29,15 +29,13 @@ from diffusers_progdistill.training.chain import distill
 
 # Of the students that are measured.
 STEPS = (8, 4, 2, 1)
-# iCT's constant of the pseudo-Huber loss, per square root of a number of values.
-HUBER_C = 0.00054
 # Of each student of more than two steps.
 UPDATES = 265
 DDIM = {"teacher_solver": "ddim"}
 
 
 def options_of(updates: int) -> dict[str, dict]:
-    """What each chain changes: options of `distill`, or a loss or target that it has no option for."""
+    """What each chain changes: options of `distill`, or a target that it has no option for."""
     return {
         "default": {},
         "as the paper": {"start_steps": 1024, **DDIM},
@@ -58,15 +56,9 @@ def options_of(updates: int) -> dict[str, dict]:
         "no average": {"use_ema": False},
         "bf16 teacher": {"bf16_teacher": True},
         "early end": {"early_stopping_threshold": 0.02, "logging_steps": 10},
-        "pseudo-Huber": {"weighted_loss": pseudo_huber},
+        "pseudo-Huber": {"loss_type": "huber"},
         "aDDIM teacher": {"start_steps": 128, "teacher_target": addim_target, **DDIM},
     }
-
-
-def pseudo_huber(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """sqrt(w d^2 + c^2) - c of each image (Song & Dhariwal, 2023)."""
-    c = HUBER_C * error[0].numel() ** 0.5
-    return ((weight * error.float().square().flatten(1).sum(1) + c**2).sqrt() - c).mean()
 
 
 def addim_target(teacher, z, rows, prediction_type):
@@ -93,13 +85,12 @@ def addim_target(teacher, z, rows, prediction_type):
     return ((current - ratio * z.double()) / (end.cos() - ratio * first.cos())).float()
 
 
-teacher_target, weighted_loss = stages.teacher_target, stages.weighted_loss
+teacher_target = stages.teacher_target
 
 
 def make_chain(folder: Path, base, teacher: str, seed: int, changes: dict):
     """One chain, if it is not there."""
     changes = dict(changes)
-    stages.weighted_loss = changes.pop("weighted_loss", weighted_loss)
     stages.teacher_target = changes.pop("teacher_target", teacher_target)
     addim_target.largest_step = 1.01 * torch.pi / 2 / changes.get("start_steps", base.start_steps)
     fixed = {"pretrained_teacher_model": teacher, "output_dir": str(folder), "eval_images": 0}

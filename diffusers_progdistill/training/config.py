@@ -220,6 +220,12 @@ class DistillationConfig(AdoptionConfig):
     reuse_targets: int = option(
         1, "Updates that each target of the teacher serves; 1 asks the teacher anew for every update."
     )
+    loss_type: Literal["l2", "huber"] = option(
+        "l2",
+        "Loss of an image: its squared error, as in the paper, or a pseudo-Huber loss, which the noisiest images rule"
+        " less.",
+    )
+    huber_c: float = option(0.00054, "Error at which the pseudo-Huber loss goes over from the square to the distance.")
     early_stopping_threshold: float = option(
         0.0,
         "End a stage, over a quarter more updates, once its loss falls by less than this share from one window of 5"
@@ -270,6 +276,7 @@ class DistillationConfig(AdoptionConfig):
         if self.start_steps != "auto" and not self.stochastic_sampler:
             self._check_doubling()
         self._require("early_stopping_threshold", 0 <= self.early_stopping_threshold < 1, "in [0, 1)")
+        self._require("huber_c", 0 < self.huber_c < float("inf"), "a positive number")
         power = self.stage_factor >= 2 and self.stage_factor & (self.stage_factor - 1) == 0
         self._require("stage_factor", power, "2, 4, 8 or another power of two")
         self._require("eval_images", self.eval_images >= 0, "zero or a positive number")

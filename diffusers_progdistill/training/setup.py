@@ -27,6 +27,7 @@ LATER_OPTIONS = {
     "stage_factor": 2,
     "teacher_solver": "ddim",
     "reuse_targets": 1,
+    "loss_type": "l2",
     "bf16_teacher": False,
     "early_stopping_threshold": 0.0,
 }
@@ -110,6 +111,8 @@ def settings_of(config: TrainingConfig, data, global_batch: int, teacher=None) -
     if teacher and teacher.pipeline.num_trained_steps is not None:
         # A student's steps are taken as they are.
         silent.add("teacher_solver")
+    if settings.get("loss_type") != "huber":
+        silent.add("huber_c")
     if settings.get("early_stopping_threshold"):
         # The loss of logging intervals decides.
         settings["logging_steps"] = config.logging_steps

@@ -9,7 +9,7 @@ from ..diffusion.adoption import ForeignTeacher
 from ..diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
 from ..diffusion.parameterization import from_sample, to_sample
 from ..diffusion.targets import TargetGrid, teacher_target
-from ..diffusion.weighting import loss_weight, weighted_loss
+from ..diffusion.weighting import loss_weight, pseudo_huber_loss, weighted_loss
 from ..seeds import seed_of
 
 
@@ -161,7 +161,11 @@ class Objective(abc.ABC):
         if self.prediction_type == "sample_epsilon":
             output = to_sample(output, z, alpha, sigma, self.prediction_type)
         target = from_sample(examples.target, z, alpha, sigma, self.prediction_type)
-        return weighted_loss(output - target, self.weight(angle))
+        return self.reduce(output - target, self.weight(angle))
+
+    def reduce(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch of errors."""
+        return weighted_loss(error, weight)
 
 
 class BaseObjective(Objective):
@@ -221,9 +225,11 @@ class HalvingObjective(Objective):
         factor: int = 2,
         doubled_stride: bool = False,
         midpoint: bool = False,
+        huber_c: float | None = None,
     ):
         super().__init__(prediction_type, weighting, num_train_timesteps)
         self.teacher, self.teacher_type, self.num_steps = teacher, teacher_type, num_steps
+        self.huber_c = huber_c
         # The stochastic sampler's student spans two steps of a teacher on its own grid.
         if doubled_stride:
             self.grid = TargetGrid.create_doubled(num_steps, num_train_timesteps, device=device)
@@ -244,3 +250,8 @@ class HalvingObjective(Objective):
             self.teacher_type,
         )
         return Examples(z, rows.timesteps[:, 0], angle, target, batch.labels)
+
+    def reduce(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        if self.huber_c is None:
+            return super().reduce(error, weight)
+        return pseudo_huber_loss(error, weight, self.huber_c)

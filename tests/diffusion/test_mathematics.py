@@ -15,7 +15,7 @@ from diffusers_progdistill.diffusion.noise_schedule import (
     log_snr,
 )
 from diffusers_progdistill.diffusion.parameterization import PREDICTION_TYPES, from_sample, to_sample
-from diffusers_progdistill.diffusion.weighting import WEIGHTINGS, loss_weight, weighted_loss
+from diffusers_progdistill.diffusion.weighting import WEIGHTINGS, loss_weight, pseudo_huber_loss, weighted_loss
 
 
 def angles(dtype=torch.float64):
@@ -94,6 +94,26 @@ def test_weights_are_finite_and_weight_the_error_of_x(weighting, prediction_type
 def test_loss_is_the_mean_over_images_of_the_weighted_mean_over_pixels():
     error = torch.tensor([[[[1.0, 3.0]]], [[[2.0, 2.0]]]])
     assert weighted_loss(error, torch.tensor([1.0, 10.0])).item() == pytest.approx((5 + 40) / 2)
+
+
+def test_pseudo_huber_loss_is_the_square_of_small_errors_and_the_distance_of_large_ones():
+    generator = torch.Generator().manual_seed(0)
+    error, c = torch.randn(5, 2, 3, 3, generator=generator), 0.01
+    weight = torch.rand(5, generator=generator)
+    distance = (weight.double() * error.double().square().mean((1, 2, 3))).sqrt()
+    exact = ((distance**2 + c**2).sqrt() - c).mean()
+    assert pseudo_huber_loss(error, weight, c).item() == pytest.approx(exact.item(), rel=1e-6)
+    assert pseudo_huber_loss(error, weight, 1e-6).item() == pytest.approx(distance.mean().item(), rel=1e-4)
+    square = (distance**2).mean().item() / (2 * 100)
+    assert pseudo_huber_loss(error, weight, 100.0).item() == pytest.approx(square, rel=1e-2)
+
+
+def test_pseudo_huber_loss_pulls_at_every_image_alike():
+    error = torch.tensor([[[[1.0, 3.0]]], [[[100.0, 300.0]]], [[[0.0, 0.0]]]], requires_grad=True)
+    pseudo_huber_loss(error, torch.tensor([1.0, 7.0, 1.0]), 1e-6).backward()
+    pulls = error.grad.flatten(1).norm(dim=1)
+    # An exact image does not pull; the root of the weight does.
+    assert (pulls[1] / pulls[0]).item() == pytest.approx(7**0.5) and pulls[2] == 0
 
 
 @pytest.mark.parametrize(

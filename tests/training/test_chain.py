@@ -117,6 +117,24 @@ def test_only_the_first_stage_of_a_real_teacher_takes_midpoint_steps(teacher_fol
     assert all(same(first, other) for other in others)
 
 
+def test_huber_loss_is_an_option_of_its_own_record(teacher_folder, tmp_path):
+    distill(chain(teacher_folder, tmp_path / "l2", end_steps=4))
+    distill(chain(teacher_folder, tmp_path / "huber", end_steps=4, loss_type="huber"))
+    distill(chain(teacher_folder, tmp_path / "wide", end_steps=4, loss_type="huber", huber_c=1.0))
+    settings = [json.loads((tmp_path / n / "chain.json").read_text())["settings"] for n in ("l2", "huber", "wide")]
+    assert [(s.get("loss_type"), s.get("huber_c")) for s in settings] == [
+        (None, None), ("huber", 0.00054), ("huber", 1.0),
+    ]  # fmt: skip
+    made = [weights(tmp_path / n / "steps-4") for n in ("l2", "huber", "wide")]
+    assert not same(made[0], made[1]) and not same(made[1], made[2])
+    # An older run with the squared loss goes on as it is, whatever the constant of the other says.
+    distill(chain(teacher_folder, tmp_path / "l2", end_steps=4, huber_c=0.5))
+    with pytest.raises(InputError, match="loss_type"):
+        distill(chain(teacher_folder, tmp_path / "l2", end_steps=4, loss_type="huber"))
+    with pytest.raises(InputError, match="--huber_c must be a positive number, not 0"):
+        distill(chain(teacher_folder, tmp_path / "none", huber_c=0))
+
+
 @pytest.mark.parametrize("num_steps", [1, 2])
 def test_a_stage_trains_on_its_own_grid(num_steps, teacher_folder, tmp_path, monkeypatch):
     """An N-step student is asked at t = i/N and nowhere else; its teacher there and at the middles."""
