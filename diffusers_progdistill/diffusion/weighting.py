@@ -58,11 +58,13 @@ def pseudo_huber_loss(error: torch.Tensor, weight: torch.Tensor, c: float) -> to
 
     The pseudo-Huber loss of improved consistency training (Song & Dhariwal, 2023), divided by the root of the number
     of values: far above `c`, which is a root mean squared error, each image counts with its distance and not with its
-    square, so that the noisiest ones do not rule the gradient.
+    square, so that the worst ones do not rule the gradient.
 
     Args:
         error (`torch.Tensor`): Errors of the network's output, shape `(batch_size, channels, height, width)`.
         weight (`torch.Tensor`): Of the squared errors, shape `(batch_size,)`.
         c (`float`): Where the loss goes over from the square to the distance.
     """
-    return ((weight * error.float().square().flatten(1).mean(1) + c**2).sqrt() - c).mean()
+    square = weight * error.float().square().flatten(1).mean(1)
+    # The difference without its cancellation.
+    return (square / ((square + c**2).sqrt() + c)).mean()

@@ -44,7 +44,8 @@ def test_only_logging_updates_read(unet, whole_reads, reuse, parts):
         options = {"gradient_accumulation_steps": parts, "random_flip": True}
         config = DistillationConfig(dataset_name="digits", train_batch_size=16, logging_steps=1000, **options)
         accelerator = make_accelerator(config, None)
-        objective = HalvingObjective(tiny_unet().requires_grad_(False), "v_prediction", 4, "v_prediction", "snr", 1024)
+        teacher = tiny_unet().requires_grad_(False)
+        objective = HalvingObjective(teacher, "v_prediction", 4, "v_prediction", "snr", 1024, huber_c=config.huber_c)
         stage = Stage("steps-4", 4, updates, 5, reuse=reuse)
         monitor = Monitor(accelerator, None, stage.forward_units)
         monitor.start(stage, 1, 1, 16)

@@ -117,20 +117,20 @@ def test_only_the_first_stage_of_a_real_teacher_takes_midpoint_steps(teacher_fol
     assert all(same(first, other) for other in others)
 
 
-def test_huber_loss_is_an_option_of_its_own_record(teacher_folder, tmp_path):
-    distill(chain(teacher_folder, tmp_path / "l2", end_steps=4))
-    distill(chain(teacher_folder, tmp_path / "huber", end_steps=4, loss_type="huber"))
-    distill(chain(teacher_folder, tmp_path / "wide", end_steps=4, loss_type="huber", huber_c=1.0))
-    settings = [json.loads((tmp_path / n / "chain.json").read_text())["settings"] for n in ("l2", "huber", "wide")]
-    assert [(s.get("loss_type"), s.get("huber_c")) for s in settings] == [
-        (None, None), ("huber", 0.00054), ("huber", 1.0),
-    ]  # fmt: skip
-    made = [weights(tmp_path / n / "steps-4") for n in ("l2", "huber", "wide")]
-    assert not same(made[0], made[1]) and not same(made[1], made[2])
-    # An older run with the squared loss goes on as it is, whatever the constant of the other says.
-    distill(chain(teacher_folder, tmp_path / "l2", end_steps=4, huber_c=0.5))
-    with pytest.raises(InputError, match="loss_type"):
-        distill(chain(teacher_folder, tmp_path / "l2", end_steps=4, loss_type="huber"))
+def test_the_loss_is_an_option_and_in_the_record(teacher_folder, tmp_path):
+    changes = {"default": {}, "wide": {"huber_c": 1.0}, "l2": {"loss_type": "l2"}}
+    for name, options in changes.items():
+        distill(chain(teacher_folder, tmp_path / name, end_steps=4, **options))
+    settings = {n: json.loads((tmp_path / n / "chain.json").read_text())["settings"] for n in changes}
+    told = {n: (s.get("loss_type"), s.get("huber_c")) for n, s in settings.items()}
+    # What was trained before there was the option had the squared loss: it is not told.
+    assert told == {"default": ("huber", 0.00054), "wide": ("huber", 1.0), "l2": (None, None)}
+    made = [weights(tmp_path / n / "steps-4") for n in changes]
+    assert not same(made[0], made[1]) and not same(made[1], made[2]) and not same(made[0], made[2])
+    # The squared loss has no constant.
+    distill(chain(teacher_folder, tmp_path / "l2", end_steps=4, loss_type="l2", huber_c=0.5))
+    with pytest.raises(InputError, match="loss_type None -> huber"):
+        distill(chain(teacher_folder, tmp_path / "l2", end_steps=4))
     with pytest.raises(InputError, match="--huber_c must be a positive number, not 0"):
         distill(chain(teacher_folder, tmp_path / "none", huber_c=0))
 

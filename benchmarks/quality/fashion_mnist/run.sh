@@ -8,10 +8,10 @@ config="$here/config.yaml"
 
 progdistill train-teacher --config "$config" --model_config_name_or_path "$here/unet.json"
 progdistill distill --config "$config"
-# On from 4 steps to 2 and 1, one halving at a time.
+# On from 4 steps to 2 and 1, one halving at a time, with the default loss.
 progdistill distill --config "$config" --pretrained_teacher_model fashion-students/steps-4 \
-    --output_dir fashion-students-few --start_steps 4 --end_steps 1 --stage_factor 2 --updates_per_stage 975 \
-    --learning_rate 2e-3
+    --output_dir fashion-students-few --start_steps 4 --end_steps 1 --stage_factor 2 --updates_per_stage 1950 \
+    --learning_rate 2e-3 --loss_type huber
 students="fashion-students fashion-students-few/steps-2 fashion-students-few/steps-1 --output_dir fashion-students"
 # The rival: as many forward units as the chain to 4 steps.
 data="--train_data_dir fashion-mnist.parquet --class_column label"
