@@ -291,6 +291,8 @@ With `diffusers-progdistill`, which knows the number of steps:
             learned += " The first one learned\nwhat the midpoint rule makes of the teacher."
         if self.stochastic:
             learned = "The student learned to do in one step what\ntwo steps of the teacher, on the same grid, do."
+        if self.settings.get("loss_type") == "huber":
+            learned += " An error counted\nby its pseudo-Huber distance, not by its square."
         return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. {learned} {self.adoption()}Cost so
 far: {updates:,} updates,
 {units:,} forward passes of a batch, {hours:.2f} hours.

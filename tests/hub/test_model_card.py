@@ -147,9 +147,10 @@ def test_how_the_students_learned_is_told(factor, said, tmp_path):
     told = content()
     told["settings"] |= {"stage_factor": factor}
     text = str(make_card(tmp_path, told, 4, "me/m"))
-    assert said in text and "midpoint" not in text
-    told["settings"] |= {"teacher_solver": "midpoint"}
-    assert "the midpoint rule makes of the teacher" in str(make_card(tmp_path, told, 4, "me/m"))
+    assert said in text and "midpoint" not in text and "Huber" not in text
+    told["settings"] |= {"teacher_solver": "midpoint", "loss_type": "huber"}
+    text = str(make_card(tmp_path, told, 4, "me/m"))
+    assert "the midpoint rule makes of the teacher" in text and "pseudo-Huber distance" in text
 
 
 def test_classes_guidance_and_the_adopt_stage_are_told(tmp_path):
