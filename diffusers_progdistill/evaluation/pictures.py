@@ -59,7 +59,8 @@ def save_curves(curves: dict[str, dict[str, dict[int, list[float]]]], floors: di
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4 * len(curves), 4), layout="constrained")
-    for axes, (metric, lines) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (metric, lines) in zip(panels, curves.items()):
         for number, (label, line) in enumerate(lines.items()):
             steps = sorted(line)
             middle, low, high = ([line[n][part if len(line[n]) > 1 else 0] for n in steps] for part in (0, 1, 2))
@@ -74,6 +75,7 @@ def save_curves(curves: dict[str, dict[str, dict[int, list[float]]]], floors: di
         axes.set_xticks(ticks, [str(t) for t in ticks])
         axes.set_xlabel("sampling steps")
         axes.set_ylabel(f"{metric}, lower is better")
-        axes.legend(frameon=False)
         axes.grid(alpha=0.25)
+    # All panels have the same lines.
+    panels[0].legend(frameon=False)
     replace_file(path, lambda temporary: figure.savefig(temporary, dpi=130))
