@@ -2,41 +2,75 @@
 
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
-from diffusers_progdistill.commands import evaluate, push, sample
+from diffusers_progdistill.commands import adopt, card, distill, evaluate, push, sample, train_teacher
 from diffusers_progdistill.training.config import AdoptionConfig, DistillationConfig, TeacherConfig
 
 
 HEAD = """# Commands
 
-`progdistill COMMAND --help` prints the same. `--config FILE.yaml` holds options as `option: value` lines; typed
-options win. Exit status: 0 done, 1 failed during work, 2 refused before work, 3 trained but
-something is not on the Hub.
+`progdistill COMMAND --help` prints the same. `--config FILE.yaml` holds options as `option: value` lines, and those of
+one command in a section of its name (`train-teacher:`, `adopt:`, `distill:`); typed options win. Exit status: 0 done,
+1 failed during work, 2 refused before work, 3 trained but something is not on the Hub.
 
 ## progdistill demo
 
 The demo of the README. `--output_dir` (`demo-digits`) and `--scale` (1.0, the fraction of the updates and images).
 """
 
-PAGES = {
-    "train-teacher": TeacherConfig,
-    "distill": DistillationConfig,
-    "adopt": AdoptionConfig,
-    "evaluate": evaluate.EvaluationConfig,
-    "push": push.PushConfig,
-    "sample": sample.SampleConfig,
+TRAINING = {
+    "train-teacher": (train_teacher, TeacherConfig),
+    "distill": (distill, DistillationConfig),
+    "adopt": (adopt, AdoptionConfig),
 }
+OTHERS = {
+    "evaluate DIR [DIR ...]": (evaluate, evaluate.EvaluationConfig),
+    "sample DIR": (sample, sample.SampleConfig),
+    "push OUTPUT_DIR": (push, push.PushConfig),
+    "card OUTPUT_DIR": (card, card.CardConfig),
+}
+
+
+def options_of(config) -> dict[str, str]:
+    """The row of each option: its name, its default, what it does."""
+    rows = {}
+    for field in fields(config):
+        default = "" if field.default in (None, "", MISSING) else f"`{field.default}`"
+        text = field.metadata["help"].replace("|", "\\|")
+        # A choice may be optional.
+        for kind in (field.type, *get_args(field.type)):
+            if get_origin(kind) is Literal:
+                text += f" One of {', '.join(f'`{choice}`' for choice in get_args(kind))}."
+        rows[field.name] = f"| `--{field.name}` | {default} | {text} |"
+    return rows
+
+
+def section(title: str, text: str, rows: list[str]) -> str:
+    """A command, or what several have in common."""
+    table = ["", "| option | default | |", "|---|---|---|", *rows] if rows else []
+    return "\n".join([f"## {title}", "", text, *table, ""])
+
+
+def described(module) -> str:
+    """What a command's help page says of it, but for its usage."""
+    return module.DESCRIPTION.split("\nusage:")[0]
 
 
 def page() -> str:
     """The text of commands.md."""
+    tables = [options_of(config) for _, config in TRAINING.values()]
+    shared = {name: row for name, row in tables[0].items() if all(table.get(name) == row for table in tables)}
+    names = ", ".join(f"`{name}`" for name in TRAINING)
     parts = [HEAD]
-    for command, config in PAGES.items():
-        parts.append(f"## progdistill {command}\n\n| option | default | |\n|---|---|---|")
-        for field in fields(config):
-            default = "" if field.default in (None, "", MISSING) else f"`{field.default}`"
-            parts.append(f"| `--{field.name}` | {default} | {field.metadata['help'].replace('|', chr(92) + '|')} |")
-        parts.append("")
+    for (command, (module, _)), rows in zip(TRAINING.items(), tables):
+        own = [row for name, row in rows.items() if name not in shared]
+        parts.append(section(f"progdistill {command}", described(module), own))
+    parts.append(
+        section("Common options", f"{names} have these in common, with the same defaults.", list(shared.values()))
+    )
+    for command, (module, config) in OTHERS.items():
+        parts.append(section(f"progdistill {command}", described(module), list(options_of(config).values())))
     return "\n".join(parts)
 
 

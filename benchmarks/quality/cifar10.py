@@ -3,10 +3,11 @@
 python benchmarks/quality/cifar10.py IMAGES OUTPUT
 
 IMAGES is a folder of 32x32 images with a subfolder for each class (any image folder of that layout), OUTPUT gets the
-teacher and the students. It needs a CUDA device with 16 GB and, with the defaults, about ten hours of an H100 (60,000
-updates of 128 images for the teacher, 5,000 a stage); `--scale 0.1` needs one. Run under a time limit it stops at a
-checkpoint (`timeout -s TERM 540 python ...`), and the same command goes on. Figures are comparable with those of other
-copies of the images only if the copies are the same, bit by bit: JPEG copies are not the data set.
+teacher and the students. It needs a CUDA device with 16 GB and, with the defaults (60,000 updates of 128 images for
+the teacher, 5,000 a stage), an estimated ten hours of an H100; `--scale 0.1` needs one. It has not run on one yet. Run
+under a time limit it stops at a checkpoint (`timeout -s TERM 540 python ...`), and the same command goes on. Figures
+are comparable with those of other copies of the images only if the copies are the same, bit by bit: JPEG copies are
+not the data set.
 """
 
 import argparse

@@ -2,35 +2,37 @@
 
 python benchmarks/quality/markdown.py fashion-students/evaluation.json --curve curve.png
 
-A figure is of the most images that were measured, with one seed (a star: of 2,000); behind it in brackets the range of
-2,000 images over all seeds, and its ratio to the teacher's own sampler at 256 steps of the same number of images. The
-curve is of 2,000 images and the first seed.
+For each metric two tables. The first is of the most images that were measured, and one seed: in round brackets the
+ratio to the teacher's own sampler at 256 steps, with the range of that ratio over the seeds of 2,000 images, each
+against the same seed of the teacher. The second is of 2,000 images: the median and the range of the seeds, or the one
+value. The least distance of a row is in bold. The curve is of 2,000 images and the first seed.
 """
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 
 from diffusers_progdistill.evaluation.pictures import save_curves
 
 
 RANGE_IMAGES, REFERENCE_STEPS = 2000, 256
+STUDENT, REFERENCE = "student", "teacher, DDIM"
 NAMES = {
-    "student": "student",
-    "teacher/progdistill": "teacher, DDIM",
+    "teacher/progdistill": REFERENCE,
     "teacher/ddpm": "ancestral DDPM",
     "teacher/dpmsolver++": "DPM-Solver++ 2M",
     "teacher/unipc": "UniPC",
     "consistency/progdistill": "consistency-style student",
-    "consistency, DDIM/progdistill": "the same by DDIM",
 }
+COLUMNS = [STUDENT, *NAMES.values()]
 
 
-def label_of(row: dict) -> str:
-    """The column of a row."""
+def column_of(row: dict) -> str | None:
+    """Where a row belongs, if anywhere."""
     # A chain that goes on elsewhere is named with its folder.
     is_student = row["model"].rsplit("/", 1)[-1].startswith("steps-")
-    return NAMES["student" if is_student else f"{row['model']}/{row['sampler']}"]
+    return STUDENT if is_student else NAMES.get(f"{row['model']}/{row['sampler']}")
 
 
 def number(value: float) -> str:
@@ -38,36 +40,60 @@ def number(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:,.0f}"
 
 
-def cell(rows: list[dict], references: dict[int, float]) -> str:
-    """One figure with its range and ratio."""
-    most = max(row["num_images"] for row in rows)
-    headline = min((row for row in rows if row["num_images"] == most), key=lambda row: row["seed"])
-    value = headline["frechet_distance"]
-    text = number(value) + "*" * (most == RANGE_IMAGES)
-    spread = [row["frechet_distance"] for row in rows if row["num_images"] == RANGE_IMAGES]
-    if len(spread) > 1:
-        text += f" [{number(min(spread))}, {number(max(spread))}]"
-    return text + (f" ({number(value / references[most])})" if most in references else "")
+def by_seed(rows: list[dict], num_images: int) -> dict[int, float]:
+    """The distances of a model, sampler and number of steps."""
+    return {row["seed"]: row["frechet_distance"] for row in rows if row["num_images"] == num_images}
+
+
+def headline(rows: list[dict], references: list[dict], most: int) -> tuple[float, str] | None:
+    """The distance of the most images, and what stands behind it: its ratio to the reference and the range of that."""
+    values, base = by_seed(rows, most), by_seed(references, most)
+    if not values:
+        return None
+    seed = min(values)
+    few, few_base = by_seed(rows, RANGE_IMAGES), by_seed(references, RANGE_IMAGES)
+    ratios = [few[k] / few_base[k] for k in few if k in few_base]
+    spread = f" [{number(min(ratios))}, {number(max(ratios))}]" if len(ratios) > 1 else ""
+    return values[seed], f" ({number(values[seed] / base[seed])}{spread})"
+
+
+def median(rows: list[dict], *_) -> tuple[float, str] | None:
+    """The median, and the range."""
+    values = by_seed(rows, RANGE_IMAGES).values()
+    if not values:
+        return None
+    return statistics.median(values), f" [{number(min(values))}, {number(max(values))}]" if len(values) > 1 else ""
+
+
+def line_of(steps: int, found: list[tuple[float, str] | None]) -> str:
+    """A row of a table, its least distance in bold."""
+    least = min(value for value, _ in filter(None, found))
+    cells = []
+    for value, behind in (cell or (None, "") for cell in found):
+        shown = "" if value is None else number(value)
+        cells.append((f"**{shown}**" if value == least and len([*filter(None, found)]) > 1 else shown) + behind)
+    return f"| {steps} | " + " | ".join(cells) + " |"
 
 
 def tables(content: dict) -> str:
-    """One table for each metric."""
+    """Two tables for each metric."""
     blocks = []
     for metric in dict.fromkeys(row["metric"] for row in content["results"]):
-        rows = [row for row in content["results"] if row["metric"] == metric]
-        references = {}
-        for row in sorted(rows, key=lambda row: -row["seed"]):
-            if label_of(row) == "teacher, DDIM" and row["num_inference_steps"] == REFERENCE_STEPS:
-                references[row["num_images"]] = row["frechet_distance"]
-        columns = [name for name in NAMES.values() if name in set(map(label_of, rows))]
-        floors = [floor for floor in content["floors"] if floor["metric"] == metric]
-        shown = ", ".join(f"{number(f['frechet_distance'])} ({f['num_images']:,} images)" for f in floors)
-        lines = [f"{metric}; real images {shown}", ""]
-        lines += ["| steps | " + " | ".join(columns) + " |", "|--:|" + "--:|" * len(columns)]
-        for steps in sorted({row["num_inference_steps"] for row in rows}, reverse=True):
-            here = [[r for r in rows if r["num_inference_steps"] == steps and label_of(r) == c] for c in columns]
-            lines.append(f"| {steps} | " + " | ".join(cell(r, references) if r else "" for r in here) + " |")
-        blocks.append("\n".join(lines))
+        cells = {}
+        for row in content["results"]:
+            if row["metric"] == metric and (column := column_of(row)):
+                cells.setdefault((row["num_inference_steps"], column), []).append(row)
+        most = max(row["num_images"] for rows in cells.values() for row in rows)
+        references = cells[REFERENCE_STEPS, REFERENCE]
+        floors = {f["num_images"]: f["frechet_distance"] for f in content["floors"] if f["metric"] == metric}
+        for count, show in ((most, headline), (RANGE_IMAGES, median)):
+            lines = [f"{metric}, {count:,} images (real images: {number(floors[count])})", ""]
+            lines += ["| steps | " + " | ".join(COLUMNS) + " |", "|--:|" + "--:|" * len(COLUMNS)]
+            for steps in sorted({n for n, _ in cells}, reverse=True):
+                found = [show(cells.get((steps, column), []), references, most) for column in COLUMNS]
+                if any(found):
+                    lines.append(line_of(steps, found))
+            blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
 
@@ -75,10 +101,10 @@ def draw(content: dict, path: Path):
     """Every column as a line, one panel a metric."""
     rows = [row for row in content["results"] if row["num_images"] == RANGE_IMAGES]
     seed, curves = min(row["seed"] for row in rows), {}
-    for name in NAMES.values():
+    for name in COLUMNS:
         for row in rows:
-            if row["seed"] == seed and label_of(row) == name:
-                label = "students" if name == "student" else name
+            if row["seed"] == seed and column_of(row) == name:
+                label = "students" if name == STUDENT else name
                 line = curves.setdefault(row["metric"], {}).setdefault(label, {})
                 line[row["num_inference_steps"]] = [row["frechet_distance"]]
     floors = {f["metric"]: f["frechet_distance"] for f in content["floors"] if f["num_images"] == RANGE_IMAGES}

@@ -7,10 +7,11 @@ from ..training.config import option
 from .parsing import parse, split_targets
 
 
-DESCRIPTION = """Measure models: distances to real images, precision and recall, agreement with the teacher.
+DESCRIPTION = """Measure models: distances to real images, precision and recall, agreement with the teacher. Models
+that were distilled to a number of steps are measured at that; others at --steps, by each of --samplers. What is
+measured already is not measured again.
 usage: progdistill evaluate DIR [DIR ...] [OPTIONS]; a DIR is the OUTPUT_DIR of `progdistill distill` (its teacher and
-all its students), a pipeline folder or a name on the Hub. Models that were distilled to a number of steps are measured
-at that; others at --steps, by each of --samplers. What is measured already is not measured again."""
+all its students), a pipeline folder or a name on the Hub."""
 
 
 @dataclass
@@ -31,7 +32,9 @@ class EvaluationConfig:
         None, "What the students' images are compared with. Default: the teacher of the run."
     )
     samplers: str = option(
-        "progdistill", "Samplers of the models without steps of their own: progdistill,ddim,ddpm,dpmsolver++,unipc."
+        "progdistill",
+        "Samplers of the models without steps of their own: progdistill (this package's DDIM), ddim (that of"
+        " diffusers), ddpm, dpmsolver++, unipc; several by commas.",
     )
     steps: str = option("1,2,4,8,16,32,64,128,256", "Sampling steps of the models without steps of their own.")
     reference_steps: int = option(256, "Sampling steps of the teacher that the students' images are compared with.")

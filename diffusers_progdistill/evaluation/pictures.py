@@ -1,5 +1,6 @@
 """samples.png and curve.png."""
 
+import itertools
 from pathlib import Path
 
 import torch
@@ -8,7 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from ..disk import replace_file
 
 
-def to_pictures(images: torch.Tensor, size: int = 48) -> list[Image.Image]:
+# Of the lines beside the students', which are blue; the floor is green.
+COLORS = ("tab:orange", "tab:red", "tab:purple", "tab:brown", "0.5", "tab:pink", "tab:olive", "tab:cyan")
+
+
+def to_pictures(images: torch.Tensor, size: int = 64) -> list[Image.Image]:
     """PIL images from `(num_images, channels, height, width)` in [0, 1]; small ones enlarged without smoothing."""
     factor = max(1, size // images.shape[-1])
     out = []
@@ -29,7 +34,7 @@ def save_rows(rows: list[tuple[str, torch.Tensor]], path: Path, column_names: li
     """
     pictures = [(label, to_pictures(images)) for label, images in rows]
     width, height = pictures[0][1][0].size
-    margin, gap, header = 150, 2, 20 if column_names else 0
+    margin, gap, header = 150, 6, 20 if column_names else 0
     columns = max(len(p) for _, p in pictures)
     grid = Image.new("RGB", (margin + columns * (width + gap), header + len(rows) * (height + gap)), "white")
     draw, font, small = ImageDraw.Draw(grid), ImageFont.load_default(15), ImageFont.load_default(12)
@@ -58,17 +63,21 @@ def save_curves(curves: dict[str, dict[str, dict[int, list[float]]]], floors: di
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4 * len(curves), 4), layout="constrained")
+    several = len(curves) > 1
+    figure = Figure(figsize=(6.4 * len(curves), 4.5 if several else 4), layout="constrained")
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (metric, lines) in zip(panels, curves.items()):
-        for number, (label, line) in enumerate(lines.items()):
+        colors = itertools.cycle(COLORS)
+        for label, line in lines.items():
             steps = sorted(line)
             middle, low, high = ([line[n][part if len(line[n]) > 1 else 0] for n in steps] for part in (0, 1, 2))
             is_main = label == "students"
-            color = "tab:blue" if is_main else ("0.55", "tab:orange", "tab:red", "tab:purple", "tab:brown")[number % 5]
+            color = "tab:blue" if is_main else next(colors)
             axes.plot(steps, middle, "o-" if is_main else "o--", color=color, label=label, zorder=3 if is_main else 2)
             axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
-        axes.axhline(floors[metric], color="tab:green", linewidth=1, linestyle=":", label="real images (smaller sets)")
+        axes.axhline(
+            floors[metric], color="tab:green", linewidth=1, linestyle=":", label="real images, one part to the rest"
+        )
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         ticks = sorted({n for line in lines.values() for n in line})
@@ -77,5 +86,9 @@ def save_curves(curves: dict[str, dict[str, dict[int, list[float]]]], floors: di
         axes.set_ylabel(f"{metric}, lower is better")
         axes.grid(alpha=0.25)
     # All panels have the same lines.
-    panels[0].legend(frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if several:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    else:
+        panels[0].legend(frameon=False)
     replace_file(path, lambda temporary: figure.savefig(temporary, dpi=130))
