@@ -82,7 +82,7 @@ def data_rows(repeats: int, network: str = "1 M, 28x28", batch_size: int = 64) -
     return row(f"data, batch {batch_size} of 28x28", times, "forward pass")
 
 
-def evaluation_rows(num_images: int) -> list[dict]:
+def evaluation_rows(repeats: int, num_images: int) -> list[dict]:
     """Measuring beside making the images that are measured, 4 steps on the demo's network."""
     unet = make_network("demo, 8x8").eval().requires_grad_(False)
     pipeline = ProgressiveDistillationPipeline(unet, ProgressiveDistillationScheduler())
@@ -94,6 +94,6 @@ def evaluation_rows(num_images: int) -> list[dict]:
         "make the images": lambda: generate(pipeline, num_images, 4),
         "measure them": lambda: metric.measure(images),
     }
-    times = interleaved(sides, 5, warm_up=1)
-    times["features of the real images"] = [set_up] * 5
+    times = interleaved(sides, repeats, warm_up=1)
+    times["features of the real images"] = [set_up] * repeats
     return row(f"evaluation of {num_images} images of 8x8", times, "make the images", "s")

@@ -52,7 +52,7 @@ def peer_rows(options) -> list[dict]:
             print(f"{name}: skipped, give --{name} CHECKOUT", file=sys.stderr)
         else:
             sides[name] = make(checkout, network, batch_size, images)
-    times = updates.against(network, batch_size, sides, options.repeats, ema=True)
+    times = updates.against(network, batch_size, sides, options.repeats, ema=True, loss_type="l2")
     return row(f"update, {network}, batch {batch_size}, average", times, "ours")
 
 
@@ -62,17 +62,17 @@ def sampling_rows(options) -> list[dict]:
     for batch_size in (1,) if options.small else (1, 64):
         for steps in (1, 2, 4, 8):
             lines += samplers.pipeline_rows("demo, 8x8", batch_size, steps, options.repeats)
-    return lines if options.small else lines + samplers.pipeline_rows("0.3 M, 28x28", 64, 4, options.repeats // 4)
+    return lines if options.small else lines + samplers.pipeline_rows("0.3 M, 28x28", 64, 4, options.repeats)
 
 
 def other_rows(options) -> list[dict]:
     """Everything that is not an update or a sample."""
-    few = max(2, options.repeats // 10)
+    count = options.repeats
     return (
-        others.startup_rows(few)
-        + others.checkpoint_rows(few)
-        + others.data_rows(few)
-        + others.evaluation_rows(10 * options.repeats)
+        others.startup_rows(count)
+        + others.checkpoint_rows(count)
+        + others.data_rows(count)
+        + others.evaluation_rows(count, num_images=20 if options.small else 500)
     )
 
 

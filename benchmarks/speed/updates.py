@@ -22,8 +22,12 @@ def make_config(batch_size: int, **options) -> DistillationConfig:
     return DistillationConfig(dataset_name="digits", report_to="none", train_batch_size=batch_size, **options)
 
 
-def make_objective(teacher, device=None) -> HalvingObjective:
-    return HalvingObjective(teacher, "v_prediction", NUM_STEPS, "v_prediction", "truncated_snr", TIMESTEPS, device)
+def make_objective(teacher, device=None, loss_type: str = "huber") -> HalvingObjective:
+    """The loss of an update; peers know the squared one only."""
+    huber_c = DistillationConfig.huber_c if loss_type == "huber" else None
+    return HalvingObjective(
+        teacher, "v_prediction", NUM_STEPS, "v_prediction", "truncated_snr", TIMESTEPS, device, huber_c=huber_c
+    )
 
 
 class Floor:
@@ -75,11 +79,13 @@ class Interleaving(Monitor):
             self.times[name].append(time.perf_counter() - self.turn)
 
 
-def against(network: str, batch_size: int, sides: dict, repeats: int, warm_up: int = 5, ema=False) -> dict:
+def against(
+    network: str, batch_size: int, sides: dict, repeats: int, warm_up: int = 5, ema=False, loss_type="huber"
+) -> dict:
     """Seconds of our update and of each of the others, in turns."""
     config = make_config(batch_size, logging_steps=50, use_ema=ema)
     accelerator = Accelerator(cpu=True)
-    objective = make_objective(make_network(network).eval().requires_grad_(False))
+    objective = make_objective(make_network(network).eval().requires_grad_(False), loss_type=loss_type)
     stage = Stage("speed", NUM_STEPS, warm_up + repeats, 5)
     monitor = Interleaving(accelerator, stage.forward_units, sides, warm_up)
     monitor.start(stage, 1, 1, batch_size)
@@ -88,18 +94,19 @@ def against(network: str, batch_size: int, sides: dict, repeats: int, warm_up: i
     return monitor.times
 
 
-def check(network: str, batch_size: int = 4) -> float:
+def check(network: str, batch_size: int = NUM_STEPS) -> float:
     """Largest difference of our targets from the paper's formulas in float64; it must be rounding."""
     teacher = make_network(network).eval().requires_grad_(False)
     size = teacher.config.sample_size
     generator = torch.Generator().manual_seed(0)
     images, noise = (torch.randn(batch_size, 1, size, size, generator=generator) for _ in range(2))
-    # Not i = 1, whose step ends in clean data.
-    uniform = (torch.arange(batch_size) % (NUM_STEPS - 1) + 1.5) / NUM_STEPS
+    uniform = (torch.arange(batch_size) % NUM_STEPS + 0.5) / NUM_STEPS
     examples = make_objective(teacher).examples(Batch(images, None, uniform, noise))
     exact, z = copy.deepcopy(teacher).double(), examples.z.double()
     index = (uniform * NUM_STEPS).long() + 1
     angles = [(ANGLE_MIN + ANGLE_RANGE * (index - part / 2) / NUM_STEPS).double() for part in range(3)]
+    # The step of i = 1 ends in clean data.
+    angles[2] = torch.where(index == 1, 0.0, angles[2])
     times = [TIMESTEPS * (index - part / 2).double() / NUM_STEPS - 1 for part in range(2)]
     begin, landed = z, z
     angles = [angle[:, None, None, None] for angle in angles]

@@ -84,6 +84,8 @@ def _classifier(data: ImageData, seed: int, device, cache_dir) -> Extractor:
     model = SeededClassifier(data.channels, data.num_classes)
     model.load_state_dict(weights)
     model.eval().requires_grad_(False).to(device)
+    # Another machine, or another torch, makes other weights of the same seed.
+    key = content_key("classifier", *(part for k in sorted(weights) for part in (k, weights[k])))
     return Extractor("classifier", "FD (seeded classifier)", key, lambda images: model(images.float() / 255), device)
 
 

@@ -11,6 +11,7 @@ from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from ..disk import write_json
+from ..errors import InputError
 from ..record import versions
 from .cache import content_key, store, stored
 from .distances import psnr
@@ -67,6 +68,9 @@ class Evaluation:
         reference (`tuple[Subject, int]`, *optional*): Whose images, at how many steps, agreement is measured with.
         batch_size (`int`, defaults to 500): See [`generate_shared`].
         cache_dir (`str`, *optional*): Where the images of the reference are kept, which take longest to make.
+
+    Raises:
+        [`InputError`]: If the file holds figures of other real images, or of other features of the same name.
     """
 
     def __init__(
@@ -84,9 +88,23 @@ class Evaluation:
         self.path, self.accelerator, self.metrics = path, accelerator, metrics
         self.num_images, self.seeds, self.reference, self.batch_size = num_images, seeds, reference, batch_size
         self.rows, self.other_floors, self._reference_images, self._reference_seed = [], [], None, None
+        self.reference_name = None if reference is None else f"{reference[0].name}, {reference[1]} steps"
         if accelerator.is_main_process and path.exists():
             content = read_content(path)
             self.rows, self.other_floors = content["results"], content["floors"]
+            self.reference_name = self.reference_name or content.get("reference")
+            self._check_neighbours()
+
+    def _check_neighbours(self):
+        """Figures of other images or features would stand beside the new ones as if they could be compared."""
+        for metric in self.metrics.values():
+            for row in self.rows:
+                if row.get("real_images") != metric.data_key:
+                    raise InputError(f"{self.path} holds figures of other real images: give another --output_dir")
+                if row["metric"] == metric.name and row["real_features"] != metric.key:
+                    raise InputError(
+                        f"{self.path} holds {metric.name} of other weights of that name: give another --output_dir"
+                    )
 
     def run(self, subjects: list[Subject]) -> list[dict]:
         """Measure everything, and return the summaries of what was asked for, see [`summaries`]."""
@@ -104,8 +122,7 @@ class Evaluation:
     def _cell(self, subject: Subject, sampler: str, steps: int, seed: int, bar) -> list[dict]:
         """One model, sampler, number of steps and seed: a row for each extractor."""
         cell = self._key_of(subject, sampler, steps, seed)
-        # Figures of other weights or other real images would stand beside the new ones as if they were the same.
-        self.rows = [row for row in self.rows if not self._is_stale(row, subject)]
+        self.rows = [row for row in self.rows if not self._is_stale(row, cell)]
         known = {row["feature_extractor"]: row for row in self.rows if {k: row.get(k) for k in cell} == cell}
         missing = [name for name in self.metrics if name not in known]
         if not self._agreed(bool(missing)):
@@ -122,14 +139,18 @@ class Evaluation:
         return [known[name] for name in self.metrics]
 
     def _extractor_key(self, name: str) -> dict:
-        return {"feature_extractor": name, "real_features": self.metrics[name].key}
+        metric = self.metrics[name]
+        return {"feature_extractor": name, "real_features": metric.key, "real_images": metric.data_key}
 
-    def _is_stale(self, row: dict, subject: Subject) -> bool:
-        if row["model"] != subject.name:
+    def _is_stale(self, row: dict, cell: dict) -> bool:
+        """Whether a row is of the model before it was trained again, or of the same images with another reference."""
+        if row["model"] != cell["model"]:
             return False
-        name = row["feature_extractor"]
-        other_images = name in self.metrics and row["real_features"] != self.metrics[name].key
-        return row["weights"] != subject.weights or other_images
+        if row["weights"] != cell["weights"]:
+            return True
+        same = all(row.get(key) == value for key, value in cell.items() if key != "reference")
+        other_reference = "reference" in cell and row.get("reference") != cell["reference"]
+        return same and other_reference and row["feature_extractor"] in self.metrics
 
     def _key_of(self, subject: Subject, sampler: str, steps: int, seed: int) -> dict:
         return {
@@ -148,7 +169,8 @@ class Evaluation:
         if self.reference is None:
             return {}
         subject, steps = self.reference
-        return {"reference": f"{subject.weights}, {steps} steps"}
+        guided = f", guided {subject.guidance_scale:g}" if subject.guidance_scale != 1 else ""
+        return {"reference": f"{subject.weights}, {steps} steps{guided}"}
 
     def _agreed(self, value: bool) -> bool:
         """The main process's answer, since it alone knows what is measured."""
@@ -210,9 +232,7 @@ class Evaluation:
 
     def write(self):
         """Keep all figures, with what else a reader must know."""
-        reference = (
-            {} if self.reference is None else {"reference": f"{self.reference[0].name}, {self.reference[1]} steps"}
-        )
+        reference = {"reference": self.reference_name} if self.reference_name else {}
         # Small sets lie further apart, so a floor belongs to a number of images.
         floors = [{"metric": name, "num_images": self.num_images, **floor} for name, floor in self.floors.items()]
         mine = {(floor["metric"], floor["num_images"]) for floor in floors}

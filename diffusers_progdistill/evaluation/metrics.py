@@ -33,7 +33,7 @@ class ImageMetrics:
 
     Attributes:
         name (`str`): What the Frechet distance is called.
-        key (`str`): Names the extractor and the real images by their content.
+        data_key, key (`str`): Name the real images, and these and the extractor, by their content.
         floor (`float`): Frechet distance of real images to real images: the mean of five random splits into
             `num_images` of them (at most half) and the others. Small sets lie further apart than large ones.
     """
@@ -50,6 +50,7 @@ class ImageMetrics:
         images = data.all_images()
         if len(images) < LEAST_IMAGES:
             raise InputError(f"the data hold {len(images)} images: measuring needs {LEAST_IMAGES} or more")
+        self.data_key = content_key("images", images)
         self.key = content_key("features", self.extractor.key, images)
         self.real = cached(self.key, lambda: {"features": self.extractor(images)}, cache_dir)["features"]
         self.split_size = min(num_images or len(self.real), len(self.real) // 2)

@@ -39,7 +39,9 @@ def summaries(rows: list[dict]) -> list[dict]:
         summary = dict(zip(keys, key)) | {"seeds": [row["seed"] for row in group]}
         for figure in FIGURES:
             values = [row[figure] for row in group if figure in row]
-            if values:
+            # Agreement with different images has no median.
+            references = {row.get("reference") for row in group} if figure == "psnr_to_reference" else {None}
+            if values and len(references) == 1:
                 summary[figure] = [statistics.median(values), min(values), max(values)]
         out.append(summary)
     return out

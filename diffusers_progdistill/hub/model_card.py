@@ -167,12 +167,14 @@ class CardOf:
 
     def evaluation_table(self) -> str:
         """What `progdistill evaluate` measured, if it did."""
-        lines = []
-        for metric in dict.fromkeys(row["metric"] for row in self.measured):
-            rows = [row for row in self.measured if row["metric"] == metric]
-            seeds = ", ".join(map(str, rows[0]["seeds"]))
+        lines, groups = [], {}
+        for row in self.measured:
+            # Only these can be compared.
+            groups.setdefault((row["metric"], row["num_images"], tuple(row["seeds"])), []).append(row)
+        for (metric, num_images, seeds), rows in groups.items():
+            shown = f"seeds {', '.join(map(str, seeds))}: median [range]" if len(seeds) > 1 else f"seed {seeds[0]}"
             lines += [
-                f"{plain(metric)}, {rows[0]['num_images']:,} images, seeds {seeds}: median [range].",
+                f"{plain(metric)}, {num_images:,} images, {shown}.",
                 "",
                 "| model | sampler | steps | distance | precision | recall |",
                 "|---|---|--:|--:|--:|--:|",
@@ -214,7 +216,7 @@ class CardOf:
             at_reference += f", {self.distance('teacher', self.steps)} at {steps_text(self.steps)}"
         quality = (
             f"**Quality:** {self.evaluation['metric']} {self.distance('students', self.steps)} at"
-            f" {steps_text(self.steps)}. Its teacher: {at_reference}. Real images, one half against the other:"
+            f" {steps_text(self.steps)}. Its teacher: {at_reference}. Real images against other real images:"
             f" {self.evaluation['floor']:.2f}. Lower is better;"
             f" {self.evaluation['num_images']:,} images, seed {self.evaluation['seed']}."
         )
@@ -323,9 +325,10 @@ Versions: {versions}."""
             "It inherits its teacher's errors and whatever its images show or lack.",
         ]
         if self.evaluation is not None:
+            is_what = "It is" if self.evaluation["metric"] == "FID" else "It is not FID, and is"
             lines.append(
                 f"The distance is taken in the features named beside it, on {self.evaluation['num_images']:,} images"
-                " and one seed. It is not FID, and is comparable only with figures of the same features, number of"
+                f" and one seed. {is_what} comparable only with figures of the same features, number of"
                 " images and data."
             )
         return "\n".join(f"* {line}" for line in lines)

@@ -148,7 +148,9 @@ def subjects_of(config, targets: list[str], records: dict[str, dict], samplers: 
     named = config.pretrained_teacher_model
     if named is not None:
         teachers = [subject_of(named, load_model(named, config), [OWN], [], config.guidance_scale)]
-    if not teachers:
+    if len({teacher.weights for teacher in teachers}) > 1:
+        print("no agreement with a teacher is measured: there are several (--pretrained_teacher_model names one)")
+    if len({teacher.weights for teacher in teachers}) != 1:
         return subjects, None
     teacher = teachers[0]
     return subjects, (teacher, teacher.pipeline.num_trained_steps or config.reference_steps)
@@ -199,6 +201,9 @@ def metrics_of(config, data, accelerator) -> dict[str, ImageMetrics]:
         return {}
     options = {"device": accelerator.device, "cache_dir": config.cache_dir, "token": config.hub_token}
     extractors = {name: load_extractor(name, data, **options) for name in names}
+    labels = [extractor.label for extractor in extractors.values()]
+    if doubled := [label for label in labels if labels.count(label) > 1]:
+        raise InputError(f"--feature_extractor: two are called {doubled[0]}; give each an --output_dir of its own")
     return {n: ImageMetrics(data, e, config.num_images, config.cache_dir) for n, e in extractors.items()}
 
 

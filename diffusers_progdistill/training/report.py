@@ -134,4 +134,4 @@ class Report:
             lines.append(f"{steps:>6}{student:>10}{teacher[steps]:>16.2f}")
         for steps, value in self.evaluation.get("adopted", {}).items():
             lines.append(f"adopted teacher at {steps} steps: {value:.2f}")
-        return "\n".join([*lines, f"real images, one half against the other: {self.metric.floor:.2f}", ""])
+        return "\n".join([*lines, f"real images against other real images: {self.metric.floor:.2f}", ""])

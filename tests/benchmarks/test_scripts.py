@@ -19,13 +19,22 @@ def script(name, *words):
 
 
 def test_speed_of_the_smallest_network(tmp_path):
-    words = ["--small", "--repeats", "2", "--rows", "updates,peers,sampling", "--json", str(tmp_path / "speed.json")]
+    words = [
+        "--small",
+        "--repeats",
+        "2",
+        "--rows",
+        "updates,peers,sampling,others",
+        "--json",
+        str(tmp_path / "speed.json"),
+    ]
     output = script("speed/run.py", *words, "--openai", str(tmp_path / "nowhere"))
     content = json.loads((tmp_path / "speed.json").read_text())
     # Targets are compared with the paper's formulas in float64 before anything is timed.
     assert content["target_error"] < 1e-5 and content["threads"] == 1
     sides = {(row["row"], row["side"]) for row in content["rows"]}
     assert ("update, demo, 8x8, batch 8", "floor") in sides and ("scheduler step, 1 image of 8x8", "ours") in sides
+    assert ("evaluation of 20 images of 8x8", "measure them") in sides
     assert all(row["median"] > 0 and row["repeats"] == 2 for row in content["rows"])
     assert "openai: skipped" in output and "hramchenko: skipped" in output
 

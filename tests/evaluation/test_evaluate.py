@@ -10,7 +10,9 @@ import torch
 from conftest import tiny_unet
 from diffusers import DDPMScheduler
 from huggingface_hub import metadata_load
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import Dinov2Config, Dinov2Model
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.evaluate import EvaluationConfig
@@ -21,6 +23,7 @@ from diffusers_progdistill.evaluation.extractors import load_extractor
 from diffusers_progdistill.evaluation.metrics import ImageMetrics, as_bytes
 from diffusers_progdistill.evaluation.samplers import SAMPLERS, STOCK
 from diffusers_progdistill.evaluation.sampling import chunk_size, generate
+from diffusers_progdistill.evaluation.summary import summaries
 from diffusers_progdistill.pipelines.export import with_metadata
 from diffusers_progdistill.training.evaluate import take_data_of
 
@@ -212,15 +215,25 @@ def test_every_sampler_makes_the_gaussian(sampler):
     assert images.mean().abs() < 0.02 and abs(images.var().item() - 0.516) < 0.03
 
 
-def test_an_extractor_from_transformers(tmp_path):
-    from transformers import Dinov2Config, Dinov2Model
-
-    torch.manual_seed(0)
+def tiny_extractor(folder, seed):
+    """A vision model of transformers with random weights."""
+    torch.manual_seed(seed)
     config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
-    Dinov2Model(config).save_pretrained(tmp_path / "dino")
-    settings = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3], "crop_size": {"height": 28, "width": 28}}
-    (tmp_path / "dino" / "preprocessor_config.json").write_text(json.dumps(settings))
-    data = load_digits()
+    Dinov2Model(config).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(VISION_SETTINGS))
+    return folder
+
+
+VISION_SETTINGS = {
+    "image_mean": [0.4, 0.5, 0.6],
+    "image_std": [0.2, 0.25, 0.3],
+    "crop_size": {"height": 28, "width": 28},
+}
+
+
+def test_an_extractor_from_transformers(tmp_path):
+    tiny_extractor(tmp_path / "dino", seed=0)
+    settings, data = VISION_SETTINGS, load_digits()
     extractor = load_extractor(str(tmp_path / "dino"), data, cache_dir=None)
     images = data.all_images()[:130]
     found = extractor(images)
@@ -289,7 +302,7 @@ def test_a_student_is_compared_with_a_named_teacher(teacher_folder, tmp_path):
     assert row["num_inference_steps"] == 4 and row["psnr_to_reference"] > 60
 
 
-def test_figures_of_other_weights_or_images_are_replaced(teacher_folder, tmp_path):
+def test_figures_of_other_weights_are_replaced(teacher_folder, tmp_path):
     save_pipeline(tiny_unet(), ProgressiveDistillationScheduler(), tmp_path / "model")
     options = ["--dataset_name", "digits", "--num_images", "30", "--steps", "2", "--output_dir", str(tmp_path / "out")]
     assert evaluate(tmp_path / "model", *options, cache=tmp_path) == 0
@@ -308,3 +321,66 @@ def test_figures_of_other_weights_or_images_are_replaced(teacher_folder, tmp_pat
     # A further seed stands beside it.
     assert evaluate(tmp_path / "model", *options, "--seeds", "0,1", cache=tmp_path) == 0
     assert [row["seed"] for row in results(tmp_path / "out")] == [0, 1]
+
+
+def test_figures_of_other_images_or_features_are_refused(teacher_folder, tmp_path, capsys):
+    options = ["--dataset_name", "digits", "--num_images", "30", "--steps", "2", "--output_dir", str(tmp_path / "out")]
+    assert evaluate(teacher_folder, *options, cache=tmp_path) == 0
+    before = (tmp_path / "out" / "evaluation.json").read_bytes()
+    images = tmp_path / "images"
+    images.mkdir()
+    for k in range(10):
+        Image.new("L", (8, 8), 25 * k).save(images / f"{k}.png")
+    extractor = tiny_extractor(tmp_path / "one" / "vision", seed=0)
+    other = ["--train_data_dir", str(images), "--feature_extractor", str(extractor), *options[2:]]
+    assert evaluate(teacher_folder, *other, cache=tmp_path) == 2
+    assert "holds figures of other real images: give another --output_dir" in capsys.readouterr().err
+    # Features of one name and other weights.
+    assert evaluate(teacher_folder, *options, "--feature_extractor", extractor, cache=tmp_path) == 0
+    between = (tmp_path / "out" / "evaluation.json").read_bytes()
+    tiny_extractor(extractor, seed=1)
+    assert evaluate(teacher_folder, *options, "--feature_extractor", extractor, "--steps", "4", cache=tmp_path) == 2
+    assert "holds FD (vision) of other weights of that name" in capsys.readouterr().err
+    twin = tiny_extractor(tmp_path / "two" / "vision", seed=2)
+    assert evaluate(teacher_folder, *options, "--feature_extractor", f"{extractor},{twin}", cache=tmp_path) == 2
+    assert "two are called FD (vision)" in capsys.readouterr().err
+    assert before != between == (tmp_path / "out" / "evaluation.json").read_bytes()
+
+
+def test_classifier_is_named_by_its_weights(tmp_path):
+    data = load_digits()
+    first = load_extractor("classifier", data, cache_dir=str(tmp_path))
+    (path,) = tmp_path.glob("*.safetensors")
+    # What another machine would have trained with the same seed.
+    save_file({name: tensor + 1e-3 for name, tensor in load_file(path).items()}, path)
+    assert load_extractor("classifier", data, cache_dir=str(tmp_path)).key != first.key
+
+
+def test_agreement_with_another_reference_replaces_that_with_the_first(teacher_folder, tmp_path):
+    student = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
+    save_pipeline(tiny_unet(), student, tmp_path / "student")
+    options = ["--dataset_name", "digits", "--num_images", "30", "--pretrained_teacher_model", str(teacher_folder)]
+    options += ["--output_dir", str(tmp_path / "out")]
+    for steps in ("4", "8"):
+        assert evaluate(tmp_path / "student", *options, "--reference_steps", steps, cache=tmp_path) == 0
+    (row,) = results(tmp_path / "out")
+    assert row["psnr_to_reference"] < 60
+    # One seed with each has no median.
+    assert evaluate(tmp_path / "student", *options, "--reference_steps", "4", "--seeds", "1", cache=tmp_path) == 0
+    rows = results(tmp_path / "out")
+    assert len(rows) == 2 and "psnr_to_reference" not in summaries(rows)[0]
+
+
+def test_runs_of_several_teachers_need_a_named_one(run_folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(run_folder, other)
+    unet = tiny_unet()
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    save_pipeline(unet, ProgressiveDistillationScheduler(), other / "teacher")
+    record = json.loads((other / "chain.json").read_text())
+    record["settings"]["pretrained_teacher_model"] = str(other / "teacher")
+    (other / "chain.json").write_text(json.dumps(record))
+    asked = ["--steps", "2", "--reference_steps", "2", "--num_images", "20", "--output_dir", tmp_path / "out"]
+    assert evaluate(run_folder, other, *asked, cache=tmp_path) == 0
+    assert "no agreement with a teacher is measured: there are several" in capsys.readouterr().out
+    assert not any("psnr_to_reference" in row for row in results(tmp_path / "out"))
