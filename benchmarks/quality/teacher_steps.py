@@ -8,6 +8,8 @@ For each number of network evaluations: the share of the images' variance that s
 
 import argparse
 
+from accelerate import Accelerator
+
 from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
@@ -22,14 +24,14 @@ def main():
     options = parser.parse_args()
     pipeline = ProgressiveDistillationPipeline.from_pretrained(options.teacher)
     pipeline.unet.eval().requires_grad_(False)
-    start.NUM_IMAGES = options.num_images
+    start.NUM_IMAGES, accelerator = options.num_images, Accelerator(cpu=True)
     metrics = ImageMetrics(load_digits(), num_images=options.num_images)
-    reference = start.images_of(pipeline, start.REFERENCE_STEPS["midpoint"], "midpoint")
+    reference = start.images_of(pipeline, start.REFERENCE_STEPS["midpoint"], "midpoint", accelerator)
     variance = (reference - reference.mean(0)).square().mean()
     print(f"{'evaluations':>11}{'solver':>10}{'share':>10}{'distance':>10}")
     for steps in (int(word) for word in options.steps.split(",")):
         for solver in ("ddim", "midpoint"):
-            images = start.images_of(pipeline, steps, solver)
+            images = start.images_of(pipeline, steps, solver, accelerator)
             share = ((images - reference).square().flatten(1).mean(1).median() / variance).item()
             distance = metrics.distance((images / 2 + 0.5).cpu())
             print(f"{steps:>11}{solver:>10}{share:>10.1e}{distance:>10.3f}", flush=True)

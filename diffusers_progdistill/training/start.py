@@ -1,10 +1,13 @@
 """Where a chain starts: the fewest steps at which the teacher's curve is flat (`--start_steps auto`)."""
 
 import functools
+import sys
+import time
 from pathlib import Path
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
+from tqdm.auto import tqdm
 
 from ..diffusion.ddim import DDIMStep
 from ..diffusion.noise_schedule import cosine_angle
@@ -23,6 +26,8 @@ NUM_IMAGES, CHUNK = 256, 64
 # Share of the images' variance that may change in half of them: the few that turn into other images, as good as
 # before, do not count. docs/performance.md says what that costs.
 TOLERANCE = 5e-4
+# A dry run does without what would take longer.
+DRY_RUN_SECONDS = 60.0
 
 
 def resolve_start(run: Run):
@@ -45,9 +50,13 @@ def resolve_start(run: Run):
         # What it does on its own schedule says little of what is halved.
         config.start_steps = most_steps(config.end_steps, solver)
         run.accelerator.print(f"--start_steps auto is {config.start_steps}: the teacher is adopted first")
+    elif config.dry_run and (seconds := seconds_to_find(run, solver)) > DRY_RUN_SECONDS:
+        config.start_steps = most_steps(config.end_steps, solver)
+        why = f"not looked for, which would take about {seconds:,.0f} s"
+        run.accelerator.print(f"--start_steps auto: at most {config.start_steps}; {why}")
     else:
         run.accelerator.print(f"--start_steps auto: {NUM_IMAGES} images of the teacher, {solver}")
-        found = [find_start(teacher.pipeline, config.end_steps, solver) if run.is_main else None]
+        found = [find_start(teacher.pipeline, config.end_steps, solver, run.accelerator)]
         # Another device might decide otherwise.
         config.start_steps, changes = broadcast_object_list(found)[0]
         shown = ", ".join(f"{change:.1e} at {n}" for n, change in changes.items())
@@ -66,7 +75,28 @@ def steps_of(path: Path) -> int | None:
         raise InputError(str(error)) from error
 
 
-def find_start(pipeline, end_steps: int, solver: str) -> tuple[int, dict[int, float]]:
+def seconds_to_find(run: Run, solver: str) -> float:
+    """About what [`find_start`] would take, most of it for the reference."""
+    pipeline = run.teacher.pipeline
+
+    @torch.no_grad()
+    def seconds_of(count: int) -> float:
+        z = torch.zeros(count, *pipeline.latents_shape(1)[1:], device=pipeline.unet.device)
+        labels = torch.zeros(count, dtype=torch.long, device=z.device) if pipeline.is_conditional else None
+        began = time.perf_counter()
+        # The read waits for the device.
+        _predict(pipeline.unet, labels, z, torch.zeros(count, device=z.device)).sum().item()
+        return time.perf_counter() - began
+
+    # The first call sets things up; several images at once take less, if they do not take too long to try.
+    image = min(seconds_of(1) for _ in range(2))
+    chunk = CHUNK * image if CHUNK * image > DRY_RUN_SECONDS / 10 else min(seconds_of(CHUNK) for _ in range(2))
+    seconds = chunk * NUM_IMAGES / CHUNK * REFERENCE_STEPS[solver] / run.accelerator.num_processes
+    # One plan for all processes.
+    return broadcast_object_list([seconds])[0]
+
+
+def find_start(pipeline, end_steps: int, solver: str, accelerator) -> tuple[int, dict[int, float]]:
     """
     The fewest steps N = `end_steps` times 2, 4, 8, ... at which the teacher's images are, but for `TOLERANCE` of their
     variance, those of `REFERENCE_STEPS` steps from the same noise, in the median.
@@ -75,6 +105,7 @@ def find_start(pipeline, end_steps: int, solver: str) -> tuple[int, dict[int, fl
         pipeline ([`ProgressiveDistillationPipeline`]): The teacher.
         end_steps (`int`): Steps of the last student.
         solver (`str`): `"midpoint"` or `"ddim"`.
+        accelerator ([`~accelerate.Accelerator`]): The processes, which share the images.
 
     Returns:
         `tuple[int, dict[int, float]]`: N, and the share of the variance by the steps that were tried.
@@ -82,12 +113,12 @@ def find_start(pipeline, end_steps: int, solver: str) -> tuple[int, dict[int, fl
     changes, steps = {}, 2 * end_steps
     if steps >= REFERENCE_STEPS[solver]:
         return most_steps(end_steps, solver), changes
-    reference = images_of(pipeline, REFERENCE_STEPS[solver], solver)
+    reference = images_of(pipeline, REFERENCE_STEPS[solver], solver, accelerator)
     variance = (reference - reference.mean(0)).square().mean()
     while steps < REFERENCE_STEPS[solver]:
         # Fewer than eight never do.
         if steps >= 8:
-            errors = (images_of(pipeline, steps, solver) - reference).square().flatten(1).mean(1)
+            errors = (images_of(pipeline, steps, solver, accelerator) - reference).square().flatten(1).mean(1)
             changes[steps] = (errors.median() / variance).item()
             if changes[steps] <= TOLERANCE:
                 return steps, changes
@@ -95,24 +126,34 @@ def find_start(pipeline, end_steps: int, solver: str) -> tuple[int, dict[int, fl
     return most_steps(end_steps, solver), changes
 
 
-@torch.no_grad()
-def images_of(pipeline, num_steps: int, solver: str) -> torch.Tensor:
+def images_of(pipeline, num_steps: int, solver: str, accelerator) -> torch.Tensor:
     """What a perfect student of half as many steps would make: it lands where the first stage's targets say."""
-    config, device = pipeline.scheduler.config, pipeline.unet.device
-    options, landings = {"device": device, "midpoint": solver == "midpoint"}, num_steps // 2
-    grid, out = TargetGrid.create(landings, config.num_train_timesteps, **options), []
-    for first in range(0, NUM_IMAGES, CHUNK):
-        z = noise_of(0, first, CHUNK, pipeline.latents_shape(1)[1:])[0].to(device)
-        numbers = torch.arange(first, first + CHUNK, device=device)
-        labels = numbers % pipeline.num_classes if pipeline.is_conditional else None
-        teacher = functools.partial(_predict, pipeline.unet, labels)
-        for i in range(landings, 0, -1):
-            target = teacher_target(teacher, z, grid.at(torch.full_like(numbers, i - 1)), config.prediction_type)
-            if i > 1:
-                step = DDIMStep.create(cosine_angle(i / landings), cosine_angle((i - 1) / landings), "sample")
-                z = step.prev[0] * z + step.prev[1] * target
-        out.append(target.clamp(-1, 1))
-    return torch.cat(out)[:NUM_IMAGES]
+    rank, world = accelerator.process_index, accelerator.num_processes
+    mine = range(rank * CHUNK, NUM_IMAGES, world * CHUNK)
+    label = f"--start_steps auto, {num_steps} evaluations"
+    with tqdm(
+        total=len(mine) * num_steps, desc=label, leave=False, disable=not accelerator.is_main_process, file=sys.stderr
+    ) as bar:
+        made = [(first, chunk_of(pipeline, num_steps, solver, first, bar).cpu()) for first in mine]
+    return torch.cat([images for _, images in sorted(gather_object(made), key=lambda pair: pair[0])])[:NUM_IMAGES]
+
+
+@torch.no_grad()
+def chunk_of(pipeline, num_steps: int, solver: str, first: int, bar) -> torch.Tensor:
+    """`CHUNK` of these images, beginning with number `first`."""
+    config, device, landings = pipeline.scheduler.config, pipeline.unet.device, num_steps // 2
+    grid = TargetGrid.create(landings, config.num_train_timesteps, device=device, midpoint=solver == "midpoint")
+    z = noise_of(0, first, CHUNK, pipeline.latents_shape(1)[1:])[0].to(device)
+    numbers = torch.arange(first, first + CHUNK, device=device)
+    labels = numbers % pipeline.num_classes if pipeline.is_conditional else None
+    teacher = functools.partial(_predict, pipeline.unet, labels)
+    for i in range(landings, 0, -1):
+        target = teacher_target(teacher, z, grid.at(torch.full_like(numbers, i - 1)), config.prediction_type)
+        if i > 1:
+            step = DDIMStep.create(cosine_angle(i / landings), cosine_angle((i - 1) / landings), "sample")
+            z = step.prev[0] * z + step.prev[1] * target
+        bar.update(2)
+    return target.clamp(-1, 1)
 
 
 def _predict(unet, labels, sample, timestep):

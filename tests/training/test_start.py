@@ -19,6 +19,7 @@ from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
 
 
+ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True)
 SPREADS = [0.02, 0.1, 0.3, 1.0, 2.5]
 
 
@@ -68,7 +69,7 @@ def scale_of(spread, num_steps, solver):
 @pytest.mark.parametrize("end_steps", [1, 4, 7])
 @pytest.mark.parametrize("spread", SPREADS)
 def test_the_fewest_steps_whose_images_stay(spread, end_steps, solver):
-    steps, changes = start.find_start(gaussian_teacher(spread), end_steps, solver)
+    steps, changes = start.find_start(gaussian_teacher(spread), end_steps, solver, ALONE)
     noise = noise_of(0, 0, start.NUM_IMAGES, (1, 8, 8))[0].double()
 
     def share(num_steps):
@@ -88,7 +89,7 @@ def test_the_fewest_steps_whose_images_stay(spread, end_steps, solver):
 
 def test_the_midpoint_rule_needs_fewer():
     found = {
-        solver: [start.find_start(gaussian_teacher(spread), 1, solver)[0] for spread in SPREADS]
+        solver: [start.find_start(gaussian_teacher(spread), 1, solver, ALONE)[0] for spread in SPREADS]
         for solver in ("ddim", "midpoint")
     }
     assert all(a <= b for a, b in zip(found["midpoint"], found["ddim"])) and found["midpoint"] != found["ddim"]
@@ -96,8 +97,8 @@ def test_the_midpoint_rule_needs_fewer():
 
 def test_a_chain_that_ends_at_many_steps_asks_nothing(monkeypatch):
     monkeypatch.setattr(start, "images_of", lambda *_, **__: pytest.fail("no image can say anything"))
-    assert [start.find_start(None, n, "ddim")[0] for n in (256, 300, 512, 1024)] == [1024, 1200, 1024, 2048]
-    assert [start.find_start(None, n, "midpoint")[0] for n in (128, 150, 256)] == [256, 300, 512]
+    assert [start.find_start(None, n, "ddim", ALONE)[0] for n in (256, 300, 512, 1024)] == [1024, 1200, 1024, 2048]
+    assert [start.find_start(None, n, "midpoint", ALONE)[0] for n in (128, 150, 256)] == [256, 300, 512]
 
 
 def test_a_teacher_that_is_adopted_starts_as_the_paper_does(tmp_path, capsys):
@@ -109,6 +110,27 @@ def test_a_teacher_that_is_adopted_starts_as_the_paper_does(tmp_path, capsys):
     # Of second order a quarter is nearer than that.
     distill(chain(tmp_path / "stock", tmp_path / "run", **options))
     assert "--start_steps auto is 256" in capsys.readouterr().out
+
+
+def test_a_dry_run_does_not_sample_for_long(teacher_folder, tmp_path, monkeypatch, capsys):
+    options = {"start_steps": "auto", "end_steps": 4, "dry_run": True}
+    monkeypatch.setattr(start, "DRY_RUN_SECONDS", 0.0)
+    monkeypatch.setattr(start, "images_of", lambda *_: pytest.fail("too slow"))
+    distill(chain(teacher_folder, tmp_path / "run", **options))
+    said = capsys.readouterr().out
+    assert "--start_steps auto: at most 256; not looked for" in said and "256 -> 128" in said
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_processes_share_the_images(world, monkeypatch):
+    pipeline = ProgressiveDistillationPipeline(tiny_unet(), ProgressiveDistillationScheduler())
+    whole, parts = start.images_of(pipeline, 4, "midpoint", ALONE), []
+    monkeypatch.setattr(start, "gather_object", lambda mine: parts.extend(mine) or parts)
+    for rank in range(world):
+        others = SimpleNamespace(process_index=rank, num_processes=world, is_main_process=rank == 0)
+        images = start.images_of(pipeline, 4, "midpoint", others)
+    # The last process gathers what all have made.
+    assert torch.equal(images, whole)
 
 
 def test_a_run_keeps_the_steps_that_it_began_with(teacher_folder, tmp_path, monkeypatch, capsys):
@@ -143,7 +165,7 @@ def test_real_images_change_less_and_less(solver, tried, teacher_folder, monkeyp
     pipeline = ProgressiveDistillationPipeline.from_pretrained(teacher_folder)
     pipeline.unet.requires_grad_(False)
     monkeypatch.setattr(start, "NUM_IMAGES", 16), monkeypatch.setattr(start, "TOLERANCE", 0.0)
-    _, changes = start.find_start(pipeline, 4, solver)
+    _, changes = start.find_start(pipeline, 4, solver, ALONE)
     values = list(changes.values())
     assert len(values) == tried and values == sorted(values, reverse=True)
 
@@ -153,5 +175,5 @@ def test_its_images_are_the_samplers(classes):
     """With DDIM they are those that the pipeline makes from the same noise, with classes in turn."""
     pipeline = ProgressiveDistillationPipeline(tiny_unet(num_class_embeds=classes), ProgressiveDistillationScheduler())
     pipeline.unet.requires_grad_(False)
-    images = start.images_of(pipeline, 16, "ddim")[:8]
+    images = start.images_of(pipeline, 16, "ddim", ALONE)[:8]
     assert (images / 2 + 0.5 - generate(pipeline, 8, 16)).abs().max() < 1e-5

@@ -13,6 +13,6 @@ for pair in ${1:-v_prediction-truncated_snr sample-truncated_snr sample-snr_plus
     progdistill distill --config "$config" --pretrained_teacher_model "table-1/$pair/teacher" $shape \
         --updates_per_stage 400 --output_dir "table-1/$pair"
     # Each by itself: with the whole run its images would be compared with the teacher's of 256 steps.
-    progdistill evaluate "table-1/$pair"/{teacher,steps-8,steps-4} $data $features --num_images 2000 --seeds 0,1 \
+    progdistill evaluate "table-1/$pair"/{teacher,steps-8,steps-4} $data $features --num_images 2000 --seeds 0 \
         --steps 64 --samplers progdistill,ddpm --output_dir "table-1/$pair"
 done
