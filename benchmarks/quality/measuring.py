@@ -12,6 +12,14 @@ from diffusers_progdistill.evaluation.summary import summaries, table
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 
 
+class Clipping(ProgressiveDistillationPipeline):
+    """The paper's sampler: x is clipped in every step, and the noise it implies recomputed."""
+
+    def __call__(self, *arguments, **options):
+        self.scheduler.register_to_config(clip_sample=True)
+        return super().__call__(*arguments, use_clipped_model_output=True, **options)
+
+
 class DigitFigures:
     """
     Figures of many models in one `evaluation.json`; a script that was stopped goes on where it was.
@@ -27,9 +35,16 @@ class DigitFigures:
         path, accelerator = folder / "evaluation.json", Accelerator(cpu=True)
         self.evaluation, self.rows = Evaluation(path, accelerator, metrics, num_images, seeds), []
 
-    def add(self, name: str, folder: Path, steps: list[int], samplers: list[str] = ("progdistill",)):
+    def add(
+        self,
+        name: str,
+        folder: Path,
+        steps: list[int],
+        samplers: list[str] = ("progdistill",),
+        kind: type = ProgressiveDistillationPipeline,
+    ):
         """Measure the model in a folder; one whose images are not finite is said to diverge."""
-        pipeline = ProgressiveDistillationPipeline.from_pretrained(folder)
+        pipeline = kind.from_pretrained(folder)
         pipeline.unet.eval().requires_grad_(False)
         if not generate(pipeline, 50, steps[0]).isfinite().all():
             print(f"{name}: diverges", flush=True)

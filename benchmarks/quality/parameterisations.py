@@ -3,16 +3,16 @@
 python benchmarks/quality/parameterisations.py OUTPUT
 
 Twelve teachers, {x, epsilon, v, two-headed} x {SNR, truncated SNR, SNR + 1}, each with the demo's settings: distance
-by DDIM and by ancestral sampling at 256 steps, then of the student of 4 steps that is distilled with the same
-prediction and weighting. A run that was stopped goes on. `--predictions` picks some, so that several processes, each
-with a folder of its own, can share them.
+at 256 steps by ancestral sampling, by DDIM, and by DDIM that clips x in every step as the paper's does, then of the
+student of 4 steps that is distilled with the same prediction and weighting. A run that was stopped goes on.
+`--predictions` picks some, so that several processes, each with a folder of its own, can share them.
 """
 
 import argparse
 import dataclasses
 from pathlib import Path
 
-from measuring import DigitFigures
+from measuring import Clipping, DigitFigures
 
 from diffusers_progdistill.commands.demo import chain_config, teacher_config
 from diffusers_progdistill.training.chain import distill
@@ -41,6 +41,7 @@ def main():
             try:
                 train_teacher(dataclasses.replace(teacher_config(folder, options.scale), **shape))
                 figures.add(name, folder / "teacher", [options.teacher_steps], ["progdistill", "ddpm"])
+                figures.add(f"{name}, clipped", folder / "teacher", [options.teacher_steps], kind=Clipping)
                 options_of_chain = {"end_steps": 4, "eval_images": 0, "loss_type": "l2", **shape}
                 distill(dataclasses.replace(chain_config(folder, options.scale), **options_of_chain))
                 figures.add(f"{name}/4", folder / "steps-4", [4])
