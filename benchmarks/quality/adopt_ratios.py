@@ -25,8 +25,9 @@ from diffusers_progdistill.training.pretrained import unclipped
 
 def chain_of(teacher: str, folder: str, **options) -> DistillationConfig:
     """128 -> 4 DDIM steps with the demo's other settings; what is given differs."""
-    fixed = {"start_steps": 128, "teacher_solver": "ddim", "loss_type": "l2", "end_steps": 4, "eval_images": 0}
-    return dataclasses.replace(chain_config(Path(folder)), pretrained_teacher_model=teacher, **{**fixed, **options})
+    fixed = {"start_steps": 128, "teacher_solver": "ddim", "loss_type": "l2", "clip_loss": False, "end_steps": 4}
+    fixed |= {"eval_images": 0, "pretrained_teacher_model": teacher}
+    return dataclasses.replace(chain_config(Path(folder)), **{**fixed, **options})
 
 
 class Distances:

@@ -3,12 +3,12 @@
 python benchmarks/quality/chain_options.py OUTPUT TEACHER
 
 TEACHER is the demo's (`demo-digits/teacher`). Each option is a chain from 32 steps to 1 with the demo's settings but
-for 265 updates a stage and the squared loss, that differs in it alone, for three training seeds; distances of the
-students of 8, 4, 2 and 1 steps, forward units, seconds of training, and the difference of each distance from that of
-the option `--against`: paired by training and sampling seed, with the 95 % interval of its mean (Student's t over the
-training seeds, each the mean of its sampling seeds). A run that was stopped goes on. `--options` picks some, so that
-several processes, each with a `--name`, can share them; a last call trains nothing, measures again what stands under
-other names, and shows all of them together.
+for 265 updates a stage and the plain squared loss, that differs in it alone, for three training seeds; distances of
+the students of 8, 4, 2 and 1 steps, forward units, seconds of training, and the difference of each distance from that
+of the option `--against`: paired by training and sampling seed, with the 95 % interval of its mean (Student's t over
+the training seeds, each the mean of its sampling seeds). A run that was stopped goes on. `--options` picks some, so
+that several processes, each with a `--name`, can share them; a last call trains nothing, measures again what stands
+under other names, and shows all of them together.
 """
 
 import argparse
@@ -38,7 +38,9 @@ def options_of(updates: int) -> dict[str, dict]:
     """What each chain changes: options of `distill`, or a target that it has no option for."""
     return {
         "squared loss": {},
-        "default": {"loss_type": "huber"},
+        "default": {"loss_type": "huber", "clip_loss": True},
+        "pseudo-Huber": {"loss_type": "huber"},
+        "finished images": {"clip_loss": True},
         "as the paper": {"start_steps": 1024, **DDIM},
         "DDIM from 256": {"start_steps": 256, **DDIM},
         "DDIM from 128": {"start_steps": 128, **DDIM},
@@ -152,7 +154,8 @@ def main():
     options = parser.parse_args()
     figures = DigitFigures(options.folder / options.name, options.num_images, numbers(options.seeds))
     updates = round(UPDATES * options.scale)
-    base = dataclasses.replace(chain_config(options.folder, options.scale), updates_per_stage=updates, loss_type="l2")
+    plain = {"updates_per_stage": updates, "loss_type": "l2", "clip_loss": False}
+    base = dataclasses.replace(chain_config(options.folder, options.scale), **plain)
     known, seeds = options_of(updates), numbers(options.training_seeds)
     names = options.options.split(",") if options.options else list(known)
     for name in dict.fromkeys([options.against, *names]):

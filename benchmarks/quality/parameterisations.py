@@ -42,8 +42,8 @@ def main():
                 train_teacher(dataclasses.replace(teacher_config(folder, options.scale), **shape))
                 figures.add(name, folder / "teacher", [options.teacher_steps], ["progdistill", "ddpm"])
                 figures.add(f"{name}, clipped", folder / "teacher", [options.teacher_steps], kind=Clipping)
-                options_of_chain = {"end_steps": 4, "eval_images": 0, "loss_type": "l2", **shape}
-                distill(dataclasses.replace(chain_config(folder, options.scale), **options_of_chain))
+                options_of_chain = {"end_steps": 4, "eval_images": 0, "loss_type": "l2", "clip_loss": False}
+                distill(dataclasses.replace(chain_config(folder, options.scale), **options_of_chain, **shape))
                 figures.add(f"{name}/4", folder / "steps-4", [4])
             except FloatingPointError as error:
                 print(f"{name}: diverges ({error})", flush=True)

@@ -6,6 +6,9 @@ z is the noisy sample, alpha = cos(phi) and sigma = sin(phi) its signal and nois
 import torch
 
 
+# Error of a finished image, of values in [-1, 1], up to which a pixel may stay beyond them: 13 of 256 gray levels.
+LARGEST_HIDDEN_ERROR = 0.1
+
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "sample_epsilon")
 
 
@@ -73,3 +76,28 @@ def from_sample(x: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type:
     if prediction_type in ("sample", "sample_epsilon"):
         return x
     check_prediction_type(prediction_type)
+
+
+def finished_error(
+    output: torch.Tensor, target: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type: str
+) -> torch.Tensor:
+    """
+    The error of an output whose x is a finished image: what lies beyond [-1, 1] is shown as -1 or 1, and counts so.
+    Without a gradient there, a network can leave the black and white of an image beyond the range, where its errors
+    are not seen. A pixel that is shown wrong by more than `LARGEST_HIDDEN_ERROR` counts as it is, and comes back.
+
+    Args:
+        output (`torch.Tensor`): What the network returned; the merged x for `"sample_epsilon"`.
+        target (`torch.Tensor`): The x that it should mean.
+        z, alpha, sigma, prediction_type: See [`from_sample`].
+
+    Returns:
+        `torch.Tensor`: In the space of the output.
+    """
+    x = output if prediction_type == "sample_epsilon" else to_sample(output, z, alpha, sigma, prediction_type)
+    shown, shown_target = x.clamp(-1, 1), target.clamp(-1, 1)
+    may_hide = (shown - shown_target).abs() <= LARGEST_HIDDEN_ERROR
+    hidden = torch.where(may_hide, x - shown, 0.0) - (target - shown_target)
+    # An output is linear in the x that it means, and this its slope.
+    slope = {"v_prediction": -1 / sigma, "epsilon": -alpha / sigma}.get(prediction_type, 1.0)
+    return output - from_sample(target, z, alpha, sigma, prediction_type) - slope * hidden

@@ -295,6 +295,8 @@ With `diffusers-progdistill`, which knows the number of steps:
             learned = "The student learned to do in one step what\ntwo steps of the teacher, on the same grid, do."
         if self.settings.get("loss_type") == "huber":
             learned += " An error counted\nby its pseudo-Huber distance, not by its square."
+        if self.settings.get("clip_loss"):
+            learned += " The last step\nwas judged by the finished image, whose values are cut off at its range."
         return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. {learned} {self.adoption()}Cost so
 far: {updates:,} updates,
 {units:,} forward passes of a batch, {hours:.2f} hours.

@@ -209,6 +209,7 @@ def halving_objective(run: Run, teacher_unet, num_train_timesteps: int, stage: S
         doubled_stride=run.config.stochastic_sampler,
         midpoint=stage.midpoint,
         huber_c=run.config.huber_c if run.config.loss_type == "huber" else None,
+        clip_loss=run.config.clip_loss,
     )
 
 

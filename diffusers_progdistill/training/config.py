@@ -228,6 +228,11 @@ class DistillationConfig(AdoptionConfig):
     huber_c: float = option(
         0.00054, "Root mean squared error of an image up to which the pseudo-Huber loss is as the square."
     )
+    clip_loss: bool = option(
+        True,
+        "Judge a student's last step by the finished image: what lies beyond the range of pixels is cut off there, and"
+        " costs nothing. The paper does not.",
+    )
     early_stopping_threshold: float = option(
         0.0,
         "End a stage, over a quarter more updates, once its loss falls by less than this share from one window of 5"

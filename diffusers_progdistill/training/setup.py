@@ -28,6 +28,7 @@ LATER_OPTIONS = {
     "teacher_solver": "ddim",
     "reuse_targets": 1,
     "loss_type": "l2",
+    "clip_loss": False,
     "bf16_teacher": False,
     "early_stopping_threshold": 0.0,
 }

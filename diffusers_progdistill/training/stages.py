@@ -7,7 +7,7 @@ import torch
 
 from ..diffusion.adoption import ForeignTeacher
 from ..diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
-from ..diffusion.parameterization import from_sample, to_sample
+from ..diffusion.parameterization import finished_error, from_sample, to_sample
 from ..diffusion.targets import TargetGrid, teacher_target
 from ..diffusion.weighting import loss_weight, pseudo_huber_loss, weighted_loss
 from ..seeds import seed_of
@@ -160,8 +160,11 @@ class Objective(abc.ABC):
         alpha, sigma = torch.cos(angle)[:, None, None, None], torch.sin(angle)[:, None, None, None]
         if self.prediction_type == "sample_epsilon":
             output = to_sample(output, z, alpha, sigma, self.prediction_type)
-        target = from_sample(examples.target, z, alpha, sigma, self.prediction_type)
-        return self.reduce(output - target, self.weight(angle))
+        return self.reduce(self.error(output, examples, alpha, sigma), self.weight(angle))
+
+    def error(self, output: torch.Tensor, examples: Examples, alpha, sigma) -> torch.Tensor:
+        """Of the output, or of the x that two heads make together."""
+        return output - from_sample(examples.target, examples.z, alpha, sigma, self.prediction_type)
 
     def reduce(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """The loss of a batch of errors."""
@@ -210,7 +213,7 @@ class AdoptObjective(BaseObjective):
 class HalvingObjective(Objective):
     """
     Algorithm 2: the target is where two steps of the teacher lead (or `factor` of them, or the midpoint rule), at t =
-    i/N with i uniform in 1 ... N.
+    i/N with i uniform in 1 ... N. With `clip_loss` the last step, i = 1, is judged by the finished image.
     """
 
     def __init__(
@@ -226,10 +229,11 @@ class HalvingObjective(Objective):
         doubled_stride: bool = False,
         midpoint: bool = False,
         huber_c: float | None = None,
+        clip_loss: bool = False,
     ):
         super().__init__(prediction_type, weighting, num_train_timesteps)
         self.teacher, self.teacher_type, self.num_steps = teacher, teacher_type, num_steps
-        self.huber_c = huber_c
+        self.huber_c, self.clip_loss = huber_c, clip_loss
         # The stochastic sampler's student spans two steps of a teacher on its own grid.
         if doubled_stride:
             self.grid = TargetGrid.create_doubled(num_steps, num_train_timesteps, device=device)
@@ -250,6 +254,14 @@ class HalvingObjective(Objective):
             self.teacher_type,
         )
         return Examples(z, rows.timesteps[:, 0], angle, target, batch.labels)
+
+    def error(self, output: torch.Tensor, examples: Examples, alpha, sigma) -> torch.Tensor:
+        error = super().error(output, examples, alpha, sigma)
+        if not self.clip_loss:
+            return error
+        finished = finished_error(output, examples.target, examples.z, alpha, sigma, self.prediction_type)
+        is_last = examples.angle == self.grid.angles[0, 0]
+        return torch.where(is_last[:, None, None, None], finished, error)
 
     def reduce(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if self.huber_c is None:

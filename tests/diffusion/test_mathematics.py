@@ -14,7 +14,12 @@ from diffusers_progdistill.diffusion.noise_schedule import (
     get_velocity,
     log_snr,
 )
-from diffusers_progdistill.diffusion.parameterization import PREDICTION_TYPES, from_sample, to_sample
+from diffusers_progdistill.diffusion.parameterization import (
+    PREDICTION_TYPES,
+    finished_error,
+    from_sample,
+    to_sample,
+)
 from diffusers_progdistill.diffusion.weighting import WEIGHTINGS, loss_weight, pseudo_huber_loss, weighted_loss
 
 
@@ -94,6 +99,31 @@ def test_weights_are_finite_and_weight_the_error_of_x(weighting, prediction_type
 def test_loss_is_the_mean_over_images_of_the_weighted_mean_over_pixels():
     error = torch.tensor([[[[1.0, 3.0]]], [[[2.0, 2.0]]]])
     assert weighted_loss(error, torch.tensor([1.0, 10.0])).item() == pytest.approx((5 + 40) / 2)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_a_finished_image_is_judged_as_it_is_shown(prediction_type):
+    generator = torch.Generator().manual_seed(0)
+    z, target = torch.randn(2, 200, 1, 2, 2, dtype=torch.float64, generator=generator).unbind()
+    angle = torch.rand(200, 1, 1, 1, dtype=torch.float64, generator=generator) + 0.3
+    alpha, sigma = angle.cos(), angle.sin()
+    # Errors of all sizes, on both sides of the range.
+    x = target + 0.2 * torch.randn(target.shape, dtype=torch.float64, generator=generator)
+    output = from_sample(x, z, alpha, sigma, prediction_type).requires_grad_()
+    error = finished_error(output, target, z, alpha, sigma, prediction_type)
+    shown, shown_target = x.clamp(-1, 1), target.clamp(-1, 1)
+    may_hide = (shown - shown_target).abs() <= 0.1
+    kept = torch.where(may_hide, shown, x)
+    expected = from_sample(kept, z, alpha, sigma, prediction_type) - from_sample(
+        shown_target, z, alpha, sigma, prediction_type
+    )
+    torch.testing.assert_close(error, expected, atol=1e-12, rtol=1e-12)
+    error.sum().backward()
+    # No pull where what is hidden may stay so, and a full one everywhere else.
+    is_hidden = may_hide & (x.abs() > 1)
+    assert is_hidden.sum() > 20 and ((x.abs() > 1) & ~may_hide).sum() > 10
+    assert (output.grad[is_hidden].abs() < 1e-12).all()
+    torch.testing.assert_close(output.grad[~is_hidden], torch.ones_like(output.grad[~is_hidden]))
 
 
 def test_pseudo_huber_loss_is_the_square_of_small_errors_and_the_distance_of_large_ones():

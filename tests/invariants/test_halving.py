@@ -9,7 +9,7 @@ from diffusers_progdistill import ProgressiveDistillationScheduler
 from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE, cosine_angle
 from diffusers_progdistill.diffusion.parameterization import from_sample
 from diffusers_progdistill.diffusion.targets import TargetGrid, teacher_target
-from diffusers_progdistill.training.stages import Batch, HalvingObjective
+from diffusers_progdistill.training.stages import Batch, Examples, HalvingObjective
 
 
 STEPS = [1, 2, 3, 4, 6, 8, 16, 48, 64, 128, 256, 512, 1024, 2048, 4096]
@@ -136,11 +136,13 @@ def test_target_is_the_papers_inversion(num_steps):
     torch.testing.assert_close(target, inverted, atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("clip_loss", [False, True])
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "sample", "epsilon"])
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 64, 4096])
-def test_a_student_equal_to_the_composite_has_no_loss(num_steps, prediction_type):
+def test_a_student_equal_to_the_composite_has_no_loss(num_steps, prediction_type, clip_loss):
     # epsilon at t = 1 amplifies rounding by 2e4 in x, but its own loss is on epsilon and stays small.
-    objective = HalvingObjective(teacher, "v_prediction", num_steps, prediction_type, "truncated_snr", 1024)
+    options = {"clip_loss": clip_loss}
+    objective = HalvingObjective(teacher, "v_prediction", num_steps, prediction_type, "truncated_snr", 1024, **options)
     objective.grid = TargetGrid.create(num_steps, 1024, torch.float64)
     objective.weighting = "snr" if prediction_type == "epsilon" else "truncated_snr"
     size = num_steps
@@ -164,6 +166,23 @@ def test_a_student_equal_to_the_composite_has_no_loss(num_steps, prediction_type
     objective.teacher = lambda z, t, labels, return_dict: (teacher(z, t),)
     loss = objective.loss(Student(), objective.examples(Batch(images, None, uniform, noise)))
     assert loss.item() <= 1e-24
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 8])
+def test_only_the_last_step_is_judged_by_the_finished_image(num_steps):
+    """A student that is off beyond the range of pixels alone, at one grid point after the other."""
+    losses = []
+    for clip_loss in (False, True):
+        objective = HalvingObjective(teacher, "sample", num_steps, "sample", "constant", 1024, clip_loss=clip_loss)
+        angle = objective.grid.angles[:, 0]
+        examples = Examples(
+            *(torch.zeros(num_steps, 1, 2, 2), angle, angle, torch.full((num_steps, 1, 2, 2), 1.5), None)
+        )
+        student = lambda z, *_, **__: (torch.full_like(z, 1.25),)  # noqa: E731
+        objective.reduce = lambda error, weight: error.square().mean((1, 2, 3))
+        losses.append(objective.loss(student, examples))
+    assert torch.equal(losses[0], torch.full((num_steps,), 0.0625))
+    assert losses[1][0] == 0 and torch.equal(losses[1][1:], losses[0][1:])
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 8, 32, 256, 1024])

@@ -1,12 +1,14 @@
 """Training and distilling end to end, small."""
 
+import itertools
 import json
 
 import pytest
 import torch
+from conftest import tiny_unet
 from diffusers import DiffusionPipeline, UNet2DModel
 
-from diffusers_progdistill import ProgressiveDistillationPipeline
+from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.chain import Report, distill
 from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
@@ -117,20 +119,28 @@ def test_only_the_first_stage_of_a_real_teacher_takes_midpoint_steps(teacher_fol
     assert all(same(first, other) for other in others)
 
 
-def test_the_loss_is_an_option_and_in_the_record(teacher_folder, tmp_path):
-    changes = {"default": {}, "wide": {"huber_c": 1.0}, "l2": {"loss_type": "l2"}}
+def test_the_loss_is_an_option_and_in_the_record(tmp_path):
+    unet, teacher_folder = tiny_unet(), tmp_path / "teacher"
+    # Its images are beyond the range of pixels.
+    torch.nn.init.constant_(unet.conv_out.bias, 4.0)
+    save_pipeline(unet, ProgressiveDistillationScheduler(), teacher_folder)
+    plain = {"loss_type": "l2", "clip_loss": False}
+    changes = {"default": {}, "wide": {"huber_c": 1.0}, "not clipped": {"clip_loss": False}, "plain": plain}
     for name, options in changes.items():
         distill(chain(teacher_folder, tmp_path / name, end_steps=4, **options))
     settings = {n: json.loads((tmp_path / n / "chain.json").read_text())["settings"] for n in changes}
-    told = {n: (s.get("loss_type"), s.get("huber_c")) for n, s in settings.items()}
-    # What was trained before there was the option had the squared loss: it is not told.
-    assert told == {"default": ("huber", 0.00054), "wide": ("huber", 1.0), "l2": (None, None)}
+    told = {n: (s.get("loss_type"), s.get("huber_c"), s.get("clip_loss")) for n, s in settings.items()}
+    # What was trained before there were the options had the paper's loss: it is not told.
+    assert told == {
+        "default": ("huber", 0.00054, True), "wide": ("huber", 1.0, True),
+        "not clipped": ("huber", 0.00054, None), "plain": (None, None, None),
+    }  # fmt: skip
     made = [weights(tmp_path / n / "steps-4") for n in changes]
-    assert not same(made[0], made[1]) and not same(made[1], made[2]) and not same(made[0], made[2])
+    assert not any(same(a, b) for a, b in itertools.combinations(made, 2))
     # The squared loss has no constant.
-    distill(chain(teacher_folder, tmp_path / "l2", end_steps=4, loss_type="l2", huber_c=0.5))
-    with pytest.raises(InputError, match="loss_type None -> huber"):
-        distill(chain(teacher_folder, tmp_path / "l2", end_steps=4))
+    distill(chain(teacher_folder, tmp_path / "plain", end_steps=4, **plain, huber_c=0.5))
+    with pytest.raises(InputError, match="--clip_loss None -> True; .*--loss_type None -> huber"):
+        distill(chain(teacher_folder, tmp_path / "plain", end_steps=4))
     with pytest.raises(InputError, match="--huber_c must be a positive number, not 0"):
         distill(chain(teacher_folder, tmp_path / "none", huber_c=0))
 

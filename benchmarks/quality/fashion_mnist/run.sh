@@ -20,14 +20,12 @@ python "$rival" train --config "$config" --learning_rate 2e-3 --output_dir fashi
 
 features="--feature_extractor classifier,efflite0"
 # The headline figures, 10,000 images and one seed; then their ranges, 2,000 images and five seeds.
+samplers="--samplers progdistill,ddpm,dpmsolver++,unipc"
 for images in "--num_images 10000 --seeds 0" "--num_images 2000 --seeds 0,1,2,3,4"; do
-    progdistill evaluate $students $data $features $images --steps 8 --samplers progdistill,ddpm,dpmsolver++,unipc
-    python "$rival" measure fashion-consistency --config "$config" --class_column label $features $images --steps 4 \
+    progdistill evaluate $students $data $features $images --steps 1,2,4,8 $samplers
+    python "$rival" measure fashion-consistency --config "$config" --class_column label $features $images \
         --evaluation fashion-students/evaluation.json
     progdistill evaluate $students $data $features $images --steps 256
 done
 # Elsewhere 2,000 images and one seed.
-progdistill evaluate $students $data $features --steps 1,2,4,8,16,32,64,128,256
-progdistill evaluate $students $data $features --steps 1,2,4,8,16,32 --samplers ddpm,dpmsolver++,unipc
-python "$rival" measure fashion-consistency --config "$config" --class_column label $features --seeds 0 \
-    --evaluation fashion-students/evaluation.json
+progdistill evaluate $students $data $features --steps 16,32,64,128,256 $samplers
