@@ -45,7 +45,9 @@ def test_only_logging_updates_read(unet, whole_reads, reuse, parts):
         config = DistillationConfig(dataset_name="digits", train_batch_size=16, logging_steps=1000, **options)
         accelerator = make_accelerator(config, None)
         teacher = tiny_unet().requires_grad_(False)
-        objective = HalvingObjective(teacher, "v_prediction", 4, "v_prediction", "snr", 1024, huber_c=config.huber_c)
+        objective = HalvingObjective(
+            teacher, "v_prediction", 4, "v_prediction", "snr", 1024, huber_c=config.huber_c, clip_loss=True
+        )
         stage = Stage("steps-4", 4, updates, 5, reuse=reuse)
         monitor = Monitor(accelerator, None, stage.forward_units)
         monitor.start(stage, 1, 1, 16)

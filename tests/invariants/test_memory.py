@@ -51,7 +51,9 @@ def test_what_is_kept_between_updates(ema, reuse):
     accelerator, data = make_accelerator(config, None), load_data(config)
     student, teacher = tiny_unet(), tiny_unet().requires_grad_(False)
     parameters = 4 * sum(p.numel() for p in student.parameters())
-    objective = HalvingObjective(teacher, "v_prediction", 4, "v_prediction", "snr", 1024, huber_c=config.huber_c)
+    objective = HalvingObjective(
+        teacher, "v_prediction", 4, "v_prediction", "snr", 1024, huber_c=config.huber_c, clip_loss=True
+    )
     scale, stage = Scale(accelerator, None, 1), Stage("steps-4", 4, 12, 5, reuse=reuse)
     scale.start(stage, 1, 1, BATCH)
     train_stage(accelerator, student, objective, data, stage, config, scale, ema_decay=ema)

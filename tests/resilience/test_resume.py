@@ -77,7 +77,7 @@ def test_terminated(teacher_folder, whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum, moments", [(signal.SIGKILL, 20), (signal.SIGTERM, 10)])
+@pytest.mark.parametrize("signum, moments", [(signal.SIGKILL, 14), (signal.SIGTERM, 8)])
 def test_stopped_at_many_moments(hub, teacher_folder, whole, tmp_path, signum, moments):
     """During updates, checkpoints, stage ends, evaluation and pushes: the same weights, each push once."""
     chance, environment = random.Random(signum), hub.environment(tmp_path / "home")
