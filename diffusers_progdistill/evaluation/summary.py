@@ -55,8 +55,9 @@ def table(rows: list[dict], floors: dict[str, dict[str, float]]) -> str:
         seeds = own[0]["seeds"]
         count = f"{own[0]['num_images']:,} images, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         lines = [f"{metric}: {count}; distances: lower is better", ""]
+        wide = max(20, 2 + max(len(row["model"]) for row in own))
         lines.append(
-            f"{'model':<20}{'sampler':<14}{'steps':>6}{'distance':>10}{'range':>20}{'kernel':>11}{'precision':>11}"
+            f"{'model':<{wide}}{'sampler':<14}{'steps':>6}{'distance':>10}{'range':>20}{'kernel':>11}{'precision':>11}"
             f"{'recall':>8}{'PSNR, dB':>10}"
         )
         for row in own:
@@ -64,12 +65,12 @@ def table(rows: list[dict], floors: dict[str, dict[str, float]]) -> str:
             spread = f"[{least:.3f}, {greatest:.3f}]" if len(seeds) > 1 else "-"
             agreement = f"{row['psnr_to_reference'][0]:.1f}" if "psnr_to_reference" in row else "-"
             lines.append(
-                f"{row['model']:<20}{row['sampler']:<14}{row['num_inference_steps']:>6}{middle:>10.3f}{spread:>20}"
+                f"{row['model']:<{wide}}{row['sampler']:<14}{row['num_inference_steps']:>6}{middle:>10.3f}{spread:>20}"
                 f"{row['kernel_distance'][0]:>11.4g}{row['precision'][0]:>11.3f}{row['recall'][0]:>8.3f}{agreement:>10}"
             )
         floor = floors[metric]
         lines.append(
-            f"{'real images':<40}{floor['frechet_distance']:>10.3f}{'':>20}{floor['kernel_distance']:>11.4g}"
+            f"{'real images':<{wide + 20}}{floor['frechet_distance']:>10.3f}{'':>20}{floor['kernel_distance']:>11.4g}"
             f"{floor['precision']:>11.3f}{floor['recall']:>8.3f}{'':>10}"
         )
         blocks.append("\n".join(lines))
