@@ -1,6 +1,7 @@
 """The card: what it says, that it can be read back, that its code runs, and that nothing private gets into it."""
 
 import getpass
+import json
 import re
 import socket
 
@@ -147,10 +148,32 @@ def test_how_the_students_learned_is_told(factor, said, tmp_path):
     told = content()
     told["settings"] |= {"stage_factor": factor}
     text = str(make_card(tmp_path, told, 4, "me/m"))
-    assert said in text and "midpoint" not in text and "Huber" not in text
-    told["settings"] |= {"teacher_solver": "midpoint", "loss_type": "huber"}
+    assert said in text and "midpoint" not in text and "Huber" not in text and "cut off" not in text
+    told["settings"] |= {"teacher_solver": "midpoint", "loss_type": "huber", "clip_loss": True}
     text = str(make_card(tmp_path, told, 4, "me/m"))
     assert "the midpoint rule makes of the teacher" in text and "pseudo-Huber distance" in text
+    assert "judged by the finished image, whose values are cut off" in text
+
+
+def test_figures_that_cannot_be_compared_stand_apart(tmp_path):
+    key = {"metric": "FD (seeded classifier)", "feature_extractor": "classifier", "model": "steps-4"}
+    row = {**key, "sampler": "progdistill", "num_inference_steps": 4, "guidance_scale": 1.0}
+    row |= {"kernel_distance": 1.0, "precision": 0.5, "recall": 0.5}
+    results = [{**row, "num_images": 10_000, "seed": 0, "frechet_distance": 6.4}]
+    results += [{**row, "num_images": 2000, "seed": k, "frechet_distance": 8.0 + k} for k in (0, 1, 2)]
+    (tmp_path / "evaluation.json").write_text(json.dumps({"results": results, "floors": []}))
+    text = str(make_card(tmp_path, content(), 4, "me/m"))
+    _, first, second = text.split("## Evaluation")[1].split("## Training")[0].split("\n\nFD ")
+    assert "10,000 images, seed 0." in first and "| 6.40 |" in first and "9.00" not in first
+    assert "2,000 images, seeds 0, 1, 2: median [range]." in second and "| 9.00 [8.00, 10.00] |" in second
+
+
+def test_a_distance_of_inception_is_called_fid(tmp_path):
+    told = content()
+    assert "It is not FID, and is comparable only" in str(make_card(tmp_path, told, 4, "me/m"))
+    told["evaluation"]["metric"] = "FID"
+    text = str(make_card(tmp_path, told, 4, "me/m"))
+    assert "It is comparable only" in text and "not FID" not in text
 
 
 def test_classes_guidance_and_the_adopt_stage_are_told(tmp_path):
