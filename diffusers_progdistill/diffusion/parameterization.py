@@ -78,13 +78,14 @@ def from_sample(x: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type:
     check_prediction_type(prediction_type)
 
 
-def finished_error(
+def hidden_error(
     output: torch.Tensor, target: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type: str
 ) -> torch.Tensor:
     """
-    The error of an output whose x is a finished image: what lies beyond [-1, 1] is shown as -1 or 1, and counts so.
-    Without a gradient there, a network can leave the black and white of an image beyond the range, where its errors
-    are not seen. A pixel that is shown wrong by more than `LARGEST_HIDDEN_ERROR` counts as it is, and comes back.
+    The part of an output's error that a finished image does not show: what lies beyond [-1, 1] is shown as -1 or 1.
+    Without it, and its gradient, a network can leave the black and white of an image beyond the range, where its
+    errors are not seen. A pixel that is shown wrong by more than `LARGEST_HIDDEN_ERROR` counts as it is, and comes
+    back.
 
     Args:
         output (`torch.Tensor`): What the network returned; the merged x for `"sample_epsilon"`.
@@ -92,7 +93,7 @@ def finished_error(
         z, alpha, sigma, prediction_type: See [`from_sample`].
 
     Returns:
-        `torch.Tensor`: In the space of the output.
+        `torch.Tensor`: In the space of the output, to be taken off its error.
     """
     x = output if prediction_type == "sample_epsilon" else to_sample(output, z, alpha, sigma, prediction_type)
     shown, shown_target = x.clamp(-1, 1), target.clamp(-1, 1)
@@ -100,4 +101,4 @@ def finished_error(
     hidden = torch.where(may_hide, x - shown, 0.0) - (target - shown_target)
     # An output is linear in the x that it means, and this its slope.
     slope = {"v_prediction": -1 / sigma, "epsilon": -alpha / sigma}.get(prediction_type, 1.0)
-    return output - from_sample(target, z, alpha, sigma, prediction_type) - slope * hidden
+    return slope * hidden

@@ -148,9 +148,10 @@ def subjects_of(config, targets: list[str], records: dict[str, dict], samplers: 
     named = config.pretrained_teacher_model
     if named is not None:
         teachers = [subject_of(named, load_model(named, config), [OWN], [], config.guidance_scale)]
-    if len({teacher.weights for teacher in teachers}) > 1:
+    different = {teacher.weights for teacher in teachers}
+    if len(different) > 1:
         print("no agreement with a teacher is measured: there are several (--pretrained_teacher_model names one)")
-    if len({teacher.weights for teacher in teachers}) != 1:
+    if len(different) != 1:
         return subjects, None
     teacher = teachers[0]
     return subjects, (teacher, teacher.pipeline.num_trained_steps or config.reference_steps)

@@ -7,7 +7,7 @@ import torch
 
 from ..diffusion.adoption import ForeignTeacher
 from ..diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
-from ..diffusion.parameterization import finished_error, from_sample, to_sample
+from ..diffusion.parameterization import from_sample, hidden_error, to_sample
 from ..diffusion.targets import TargetGrid, teacher_target
 from ..diffusion.weighting import loss_weight, pseudo_huber_loss, weighted_loss
 from ..seeds import seed_of
@@ -259,9 +259,9 @@ class HalvingObjective(Objective):
         error = super().error(output, examples, alpha, sigma)
         if not self.clip_loss:
             return error
-        finished = finished_error(output, examples.target, examples.z, alpha, sigma, self.prediction_type)
+        hidden = hidden_error(output, examples.target, examples.z, alpha, sigma, self.prediction_type)
         is_last = examples.angle == self.grid.angles[0, 0]
-        return torch.where(is_last[:, None, None, None], finished, error)
+        return error - torch.where(is_last[:, None, None, None], hidden, 0.0)
 
     def reduce(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if self.huber_c is None:

@@ -16,8 +16,8 @@ from diffusers_progdistill.diffusion.noise_schedule import (
 )
 from diffusers_progdistill.diffusion.parameterization import (
     PREDICTION_TYPES,
-    finished_error,
     from_sample,
+    hidden_error,
     to_sample,
 )
 from diffusers_progdistill.diffusion.weighting import WEIGHTINGS, loss_weight, pseudo_huber_loss, weighted_loss
@@ -110,7 +110,8 @@ def test_a_finished_image_is_judged_as_it_is_shown(prediction_type):
     # Errors of all sizes, on both sides of the range.
     x = target + 0.2 * torch.randn(target.shape, dtype=torch.float64, generator=generator)
     output = from_sample(x, z, alpha, sigma, prediction_type).requires_grad_()
-    error = finished_error(output, target, z, alpha, sigma, prediction_type)
+    error = output - from_sample(target, z, alpha, sigma, prediction_type)
+    error = error - hidden_error(output, target, z, alpha, sigma, prediction_type)
     shown, shown_target = x.clamp(-1, 1), target.clamp(-1, 1)
     may_hide = (shown - shown_target).abs() <= 0.1
     kept = torch.where(may_hide, shown, x)
