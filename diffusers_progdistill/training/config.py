@@ -231,7 +231,7 @@ class DistillationConfig(AdoptionConfig):
     clip_loss: bool = option(
         True,
         "Judge a student's last step by the finished image: what lies beyond the range of pixels is cut off there, and"
-        " costs nothing. The paper does not.",
+        " costs nothing; black and white are pulled out there. The paper does not.",
     )
     early_stopping_threshold: float = option(
         0.0,

@@ -115,14 +115,17 @@ def test_a_finished_image_is_judged_as_it_is_shown(prediction_type):
     shown, shown_target = x.clamp(-1, 1), target.clamp(-1, 1)
     may_hide = (shown - shown_target).abs() <= 0.1
     kept = torch.where(may_hide, shown, x)
+    # Black and white that are not so yet are pulled 0.1 beyond.
+    should_hide = (target != shown_target) & (shown != shown_target)
+    aim = torch.where(should_hide, 1.1 * target.sign(), shown_target)
     expected = from_sample(kept, z, alpha, sigma, prediction_type) - from_sample(
-        shown_target, z, alpha, sigma, prediction_type
+        aim, z, alpha, sigma, prediction_type
     )
     torch.testing.assert_close(error, expected, atol=1e-12, rtol=1e-12)
     error.sum().backward()
     # No pull where what is hidden may stay so, and a full one everywhere else.
     is_hidden = may_hide & (x.abs() > 1)
-    assert is_hidden.sum() > 20 and ((x.abs() > 1) & ~may_hide).sum() > 10
+    assert is_hidden.sum() > 20 and ((x.abs() > 1) & ~may_hide).sum() > 10 and should_hide.sum() > 20
     assert (output.grad[is_hidden].abs() < 1e-12).all()
     torch.testing.assert_close(output.grad[~is_hidden], torch.ones_like(output.grad[~is_hidden]))
 
