@@ -118,9 +118,7 @@ def test_a_finished_image_is_judged_as_it_is_shown(prediction_type):
     # Black and white that are not so yet are pulled 0.1 beyond.
     should_hide = (target != shown_target) & (shown != shown_target)
     aim = torch.where(should_hide, 1.1 * target.sign(), shown_target)
-    expected = from_sample(kept, z, alpha, sigma, prediction_type) - from_sample(
-        aim, z, alpha, sigma, prediction_type
-    )
+    expected = from_sample(kept, z, alpha, sigma, prediction_type) - from_sample(aim, z, alpha, sigma, prediction_type)
     torch.testing.assert_close(error, expected, atol=1e-12, rtol=1e-12)
     error.sum().backward()
     # No pull where what is hidden may stay so, and a full one everywhere else.
