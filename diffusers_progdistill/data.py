@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 # Decoded images are kept in memory up to this many bytes; a larger data set is decoded anew in each epoch.
 MEMORY_LIMIT = 2 * 1024**3
+READ_AT_ONCE = 100
 
 
 def to_array(image: Image.Image, channels: int, resolution: int, center_crop: bool) -> np.ndarray:
@@ -87,14 +88,17 @@ class ImageData(Dataset):
 
     def _decode_all(self, source):
         rows, readable, failed = [], [], []
-        for number in tqdm(range(len(self._entries)), desc="reading images", disable=len(self._entries) < 5000):
+        bar = tqdm(total=len(self._entries), desc="reading images", disable=len(self._entries) < 5000)
+        for number, entry in enumerate(self._in_slices()):
+            bar.update()
             try:
-                rows.append(self._decode(number))
+                rows.append(self._decode(entry))
                 readable.append(number)
             except InputError:
                 raise
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
                 failed.append((number, error))
+        bar.close()
         for number, error in failed[:10]:
             logger.warning("skipped unreadable image %s: %s", self._name(number), error)
         if failed:
@@ -108,8 +112,12 @@ class ImageData(Dataset):
         path = entry.get("path") if isinstance(entry, dict) else None
         return Path(path).name if path else f"number {number}"
 
-    def _decode(self, number) -> np.ndarray:
-        entry = self._entries[number]
+    def _in_slices(self):
+        """Every entry, many at once: `datasets` takes longer to look one up than a small image takes to decode."""
+        for first in range(0, len(self._entries), READ_AT_ONCE):
+            yield from self._entries[first : first + READ_AT_ONCE]
+
+    def _decode(self, entry) -> np.ndarray:
         if isinstance(entry, np.ndarray):
             return entry
         return to_array(open_image(entry, self._places), self.channels, self.resolution, self.center_crop)
@@ -123,8 +131,9 @@ class ImageData(Dataset):
         labels = None if self.labels is None else self.labels[index]
         if self._images is not None:
             return self._images[index], labels
-        rows = np.stack([self._decode(self._numbers[n]) for n in numbers])
-        return torch.from_numpy(rows), labels
+        chosen = [self._numbers[n] for n in numbers]
+        entries = [self._entries[n] for n in chosen] if isinstance(self._entries, list) else self._entries[chosen]
+        return torch.from_numpy(np.stack([self._decode(entry) for entry in entries])), labels
 
     def all_images(self) -> torch.Tensor:
         """Every image as `uint8`, shape `(num_images, channels, height, width)`."""

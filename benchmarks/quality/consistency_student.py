@@ -121,18 +121,19 @@ def train(config: DistillationConfig, forward_units: int):
 
 def measure(config: DistillationConfig, folder: Path, options):
     """Add its figures to an `evaluation.json`, with the noise and the features of the others."""
-    pipelines = []
+    accelerator, pipelines = Accelerator(cpu=not torch.accelerator.is_available()), []
     for fresh in (True, False):
-        pipeline = ConsistencyPipeline.from_pretrained(folder)
+        pipeline = ConsistencyPipeline.from_pretrained(folder).to(accelerator.device)
         pipeline.unet.eval().requires_grad_(False)
         pipeline.fresh_noise = fresh
         pipelines.append(("consistency" if fresh else "consistency, DDIM", pipeline))
     unet = pipelines[0][1].unet.config
     data = load_data(config, unet.in_channels, unet.sample_size)
-    extractors = {name: load_extractor(name, data) for name in options.feature_extractor.split(",")}
+    names = options.feature_extractor.split(",")
+    extractors = {name: load_extractor(name, data, device=accelerator.device) for name in names}
     metrics = {name: ImageMetrics(data, e, options.num_images) for name, e in extractors.items()}
     seeds, steps = ([int(word) for word in text.split(",")] for text in (options.seeds, options.steps))
-    evaluation = Evaluation(options.evaluation, Accelerator(cpu=True), metrics, options.num_images, seeds)
+    evaluation = Evaluation(options.evaluation, accelerator, metrics, options.num_images, seeds)
     rows = evaluation.run([Subject(name, pipeline, steps) for name, pipeline in pipelines])
     print(table(summaries(rows), evaluation.floors))
 

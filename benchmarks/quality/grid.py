@@ -6,6 +6,8 @@ python benchmarks/quality/grid.py samples.png fashion-teacher=256 fashion-studen
 import argparse
 from pathlib import Path
 
+import torch
+
 from diffusers_progdistill.evaluation.pictures import save_rows
 from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
@@ -18,10 +20,10 @@ def main():
     parser.add_argument("--columns", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rows = []
+    rows, device = [], "cuda" if torch.cuda.is_available() else "cpu"
     for model in options.models:
         folder, steps = model.rsplit("=", 1)
-        pipeline = ProgressiveDistillationPipeline.from_pretrained(folder)
+        pipeline = ProgressiveDistillationPipeline.from_pretrained(folder).to(device)
         kind = "student" if pipeline.num_trained_steps else "teacher"
         images = generate(pipeline, options.columns, int(steps), options.seed, chunk=options.columns)
         rows.append((f"{kind}, {steps} step{'s' if steps != '1' else ''}", images))

@@ -3,7 +3,8 @@
 python benchmarks/speed/gpu.py [--json gpu.json]
 
 Needs nothing but the package and ten minutes of a CUDA device; images are random. CUDA events time blocks of updates,
-so that the host runs ahead as it does in training. Networks are of the paper's sizes for 32x32 and 64x64.
+so that the host runs ahead as it does in training; blocks of ours and of the floor (the four network calls, clipping,
+the optimizer) take turns. Networks are of the paper's sizes for 32x32 and 64x64.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from updates import make_config, make_objective
 from diffusers_progdistill.data import ImageData
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.schedulers import ProgressiveDistillationScheduler
-from diffusers_progdistill.training.loop import train_stage
+from diffusers_progdistill.training.loop import make_optimizer, train_stage
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.setup import compiled
 from diffusers_progdistill.training.stages import Stage
@@ -30,37 +31,80 @@ from diffusers_progdistill.training.teacher import default_unet_config
 
 
 class Clock(Monitor):
-    """Times blocks of updates by events on the device; reads of the device are errors between logging updates."""
+    """
+    Times blocks of updates by events on the device, in turns with blocks of another side; reads of the device are
+    errors between logging updates.
+    """
 
-    def __init__(self, accelerator, block: int, blocks: int):
+    def __init__(self, accelerator, block: int, blocks: int, other=None):
         super().__init__(accelerator, None, 1)
-        self.block, self.total, self.events, self.updates = block, blocks * block, [], 0
-        self.cuda = accelerator.device.type == "cuda"
+        self.block, self.total, self.other, self.updates = block, blocks * block, other, 0
+        self.cuda, self.peak = accelerator.device.type == "cuda", None
+        self.blocks, self.other_blocks = [], []
+
+    def resume(self, first_update: int):
+        super().resume(first_update)
+        self.turn = self._now()
 
     def on_update(self):
         super().on_update()
         self.updates += 1
-        if self.updates % self.block == 0:
-            if self.cuda:
-                event = torch.cuda.Event(enable_timing=True)
-                event.record()
-            self.events.append(event if self.cuda else time.perf_counter())
+        if self.updates % self.block:
+            return
+        # The first blocks set things up: allocations, and what is compiled.
+        warm = self.updates > 2 * self.block
+        if warm:
+            self.blocks.append((self.turn, self._now()))
         if self.cuda and self.updates == 2 * self.block:
-            # The first updates set things up: allocations, and what is compiled.
+            self.peak = torch.cuda.max_memory_allocated() / 1e9
             torch.cuda.set_sync_debug_mode("error")
+        if self.other is not None and self.updates >= 2 * self.block:
+            began = self._now()
+            for _ in range(self.block):
+                self.other()
+            if warm:
+                self.other_blocks.append((began, self._now()))
         if self.cuda and self.updates == self.total:
             # The loop reads its losses once more at the end.
             torch.cuda.set_sync_debug_mode("default")
+        self.turn = self._now()
 
     def on_log(self, *_):
         pass
 
-    def seconds(self) -> list[float]:
-        """Of each block but the first two."""
+    def _now(self):
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, blocks) -> list[float]:
+        """Of each block."""
         if self.cuda:
             torch.cuda.synchronize()
-            return [a.elapsed_time(b) / 1e3 for a, b in zip(self.events[2:], self.events[3:])]
-        return [b - a for a, b in zip(self.events[2:], self.events[3:])]
+        return [a.elapsed_time(b) / 1e3 if self.cuda else b - a for a, b in blocks]
+
+
+class Floor:
+    """What no halving update can do without, with tensors that are there already."""
+
+    def __init__(self, accelerator, teacher, size: int, batch_size: int):
+        self.autocast, self.teacher, self.student = accelerator.autocast, teacher, make_unet(size).to(teacher.device)
+        self.optimizer = make_optimizer(make_config(batch_size), self.student.train())
+        self.z, self.target = (torch.randn(batch_size, 3, size, size, device=teacher.device) for _ in range(2))
+        self.timestep = torch.rand(batch_size, device=teacher.device) * 1000
+
+    def __call__(self):
+        with torch.no_grad(), self.autocast():
+            self.teacher(self.z, self.timestep, return_dict=False)
+            self.teacher(self.z, self.timestep, return_dict=False)
+        with self.autocast():
+            output = self.student(self.z, self.timestep, return_dict=False)[0]
+        (output.float() - self.target).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
 
 def make_unet(size: int) -> UNet2DModel:
@@ -69,29 +113,52 @@ def make_unet(size: int) -> UNet2DModel:
     return UNet2DModel(**default_unet_config(size, 3))
 
 
-def updates_per_second(size: int, batch_size: int, precision: str, compiles: bool, blocks: int, block: int) -> dict:
+# What an update is tried with: its --mixed_precision, and what differs from the package's other defaults.
+VARIANTS = {
+    "fp32": ("no", ()),
+    "fp32, bf16 teacher": ("no", ("bf16_teacher",)),
+    "bf16": ("bf16", ()),
+    "bf16, channels_last": ("bf16", ("channels_last",)),
+    "bf16, compiled": ("bf16", ("compiled",)),
+    "bf16, compiled, channels_last": ("bf16", ("compiled", "channels_last")),
+}
+
+
+def updates_per_second(size: int, batch_size: int, variant: str, blocks: int, block: int) -> dict:
     """Images a second of our update, and its peak memory beside what weights, moments and teacher need."""
+    precision, switches = VARIANTS[variant]
     # Its settings are those of the whole process.
     AcceleratorState._reset_state(reset_partial_state=True)
-    plugin = TorchDynamoPlugin(backend=DynamoBackend.INDUCTOR if compiles else DynamoBackend.NO)
+    backend = DynamoBackend.INDUCTOR if "compiled" in switches else DynamoBackend.NO
     accelerator = Accelerator(
-        mixed_precision=precision, dynamo_plugin=plugin, cpu=not torch.accelerator.is_available()
+        mixed_precision=precision,
+        dynamo_plugin=TorchDynamoPlugin(backend=backend),
+        cpu=not torch.accelerator.is_available(),
     )
-    teacher = make_unet(size).to(accelerator.device).eval().requires_grad_(False)
-    student = make_unet(size).to(accelerator.device)
+    layout = torch.channels_last if "channels_last" in switches else torch.contiguous_format
+    teacher = make_unet(size).to(accelerator.device, memory_format=layout).eval().requires_grad_(False)
+    student = make_unet(size).to(accelerator.device, memory_format=layout)
     objective = make_objective(compiled(accelerator, teacher), accelerator.device)
     pixels = torch.randint(256, (max(512, batch_size), 3, size, size), dtype=torch.uint8).numpy()
-    data, config = ImageData(list(pixels), None, 3, size), make_config(batch_size, logging_steps=10**9)
-    clock, stage = Clock(accelerator, block, blocks), Stage("speed", 8, blocks * block, 5)
+    config = make_config(batch_size, logging_steps=10**9, bf16_teacher="bf16_teacher" in switches)
+    floor = None if switches else Floor(accelerator, teacher, size, batch_size)
+    clock, stage = Clock(accelerator, block, blocks, floor), Stage("speed", 8, blocks * block, 5)
     clock.start(stage, 1, 1, batch_size)
     if clock.cuda:
         torch.cuda.reset_peak_memory_stats()
-    train_stage(accelerator, student, objective, data, stage, config, clock)
-    seconds = clock.seconds()
-    memory = torch.cuda.max_memory_allocated() / 1e9 if clock.cuda else None
-    states = sum(p.numel() for p in student.parameters()) * 4 * 5 / 1e9
-    rate = batch_size * block / statistics.median(seconds)
-    return {"images_per_second": rate, "peak_gb": memory, "weights_and_moments_gb": states, "blocks": len(seconds)}
+    train_stage(accelerator, student, objective, ImageData(list(pixels), None, 3, size), stage, config, clock)
+    seconds, others = clock.seconds(clock.blocks), clock.seconds(clock.other_blocks)
+    row = {
+        "images_per_second": batch_size * block / statistics.median(seconds),
+        "milliseconds": [1e3 * s / block for s in seconds],
+        "peak_gb": clock.peak,
+        "weights_and_moments_gb": sum(p.numel() for p in student.parameters()) * 4 * 5 / 1e9,
+        "blocks": len(seconds),
+    }
+    if others:
+        row["floor_milliseconds"] = [1e3 * s / block for s in others]
+        row["of_floor"] = statistics.median(a / b for a, b in zip(seconds, others))
+    return row
 
 
 @torch.no_grad()
@@ -161,6 +228,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="32,64")
     parser.add_argument("--batch_sizes", default="128,64", help="one for each size")
+    parser.add_argument("--variants", default="; ".join(VARIANTS), help="of updates, by semicolons")
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--block", type=int, default=10, help="updates that are timed at once")
     parser.add_argument("--repeats", type=int, default=20)
@@ -171,18 +239,20 @@ def main(argv: list[str] | None = None) -> list[dict]:
     print(f"torch {torch.__version__}, {device}")
     for size, batch_size in zip(options.sizes.split(","), options.batch_sizes.split(",")):
         size, batch_size = int(size), int(batch_size)
-        for precision, compiles in (("no", False), ("bf16", False), ("bf16", True)):
-            if compiles and (options.eager or device == "cpu"):
+        for variant in options.variants.split("; "):
+            if "compiled" in variant and (options.eager or device == "cpu"):
                 continue
-            row = updates_per_second(size, batch_size, precision, compiles, options.blocks, options.block)
-            name = f"update, {size}x{size}, batch {batch_size}, {precision}{', compiled' * compiles}"
+            row = updates_per_second(size, batch_size, variant, options.blocks, options.block)
+            name = f"update, {size}x{size}, batch {batch_size}, {variant}"
             lines.append({"row": name, **row})
-            print(f"{name:<52}{row['images_per_second']:>10.0f} images/s  {row['peak_gb'] or 0:.1f} GB", flush=True)
+            floor = f"  {row['of_floor']:.3f} of the floor" if "of_floor" in row else ""
+            rate, memory = row["images_per_second"], row["peak_gb"] or 0
+            print(f"{name:<56}{rate:>10.0f} images/s  {memory:.1f} GB{floor}", flush=True)
         for count in (1, batch_size):
             for name, seconds in sampling(size, count, 4, options.repeats, not options.eager).items():
                 row = {"row": f"4 steps, {size}x{size}, batch {count}, {name}", "seconds": seconds}
                 lines.append({**row, "images_per_second": count / seconds})
-                print(f"{row['row']:<52}{count / seconds:>10.0f} images/s  {1e3 * seconds:.2f} ms", flush=True)
+                print(f"{row['row']:<56}{count / seconds:>10.0f} images/s  {1e3 * seconds:.2f} ms", flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps({"device": device, "rows": lines}, indent=1))
     return lines

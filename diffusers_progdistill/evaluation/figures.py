@@ -177,7 +177,7 @@ class Evaluation:
         return broadcast_object_list([value])[0]
 
     def _images(self, subject: Subject, sampler: str, steps: int, seed: int, bar) -> torch.Tensor:
-        if self.reference is not None and sampler == OWN and (subject, steps) == self.reference:
+        if self.reference is not None and sampler == OWN and _same_images((subject, steps), self.reference):
             return self._images_of_reference(seed, bar)
         return self._make(subject, sampler, steps, seed, bar)
 
@@ -201,7 +201,8 @@ class Evaluation:
 
     def _portions(self) -> list[tuple[int, int]]:
         """First image and number of images of what is kept at once, in whole chunks."""
-        size = PORTION_CHUNKS * chunk_size(self.reference[0].pipeline.latents_shape(1)[1:])
+        pipeline = self.reference[0].pipeline
+        size = PORTION_CHUNKS * chunk_size(pipeline.latents_shape(1)[1:], pipeline.device)
         return [(first, min(size, self.num_images - first)) for first in range(0, self.num_images, size)]
 
     def _portion_of_reference(self, first: int, count: int, seed: int, bar) -> torch.Tensor | None:
@@ -240,3 +241,9 @@ class Evaluation:
         floors += [floor for floor in self.other_floors if (floor["metric"], floor["num_images"]) in others]
         content = {"floors": floors, **reference, "versions": versions(), "results": self.rows}
         write_json(self.path, content)
+
+
+def _same_images(a: tuple[Subject, int], b: tuple[Subject, int]) -> bool:
+    """Whether two models, each with its sampling steps, are one, by whatever names they were given."""
+    (one, steps), (other, other_steps) = a, b
+    return steps == other_steps and (one.weights, one.guidance_scale) == (other.weights, other.guidance_scale)

@@ -116,6 +116,17 @@ def test_reference_is_kept_in_portions(run_folder, tmp_path, monkeypatch):
     assert figures(results(tmp_path / "again")) == figures(results(tmp_path / "whole"))
 
 
+def test_a_reference_that_is_measured_too_is_made_once(teacher_folder, tmp_path, monkeypatch):
+    made, generate = [], figures_module.generate_shared
+    monkeypatch.setattr(figures_module, "generate_shared", lambda *a, **k: made.append(a[2:4]) or generate(*a, **k))
+    same = tmp_path / "same"
+    shutil.copytree(teacher_folder, same)
+    asked = ["--dataset_name", "digits", "--num_images", "20", "--steps", "2,4", "--reference_steps", "4"]
+    asked += ["--pretrained_teacher_model", teacher_folder, "--output_dir", tmp_path / "out"]
+    assert evaluate(same, *asked, cache=tmp_path) == 0
+    assert sorted(made) == [(20, 2), (20, 4)]
+
+
 def test_runs_side_by_side_and_their_floors(run_folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run_folder, other)
@@ -174,7 +185,9 @@ def teacher(**options):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_an_image_depends_on_its_seed_and_number_alone(sampler):
     whole = generate(teacher(), 520, 4, seed=3, sampler=sampler)
-    assert whole.shape == (520, 1, 8, 8) and whole.isfinite().all() and chunk_size((1, 8, 8)) == 500
+    assert (
+        whole.shape == (520, 1, 8, 8) and whole.isfinite().all() and chunk_size((1, 8, 8), torch.device("cpu")) == 500
+    )
     assert torch.equal(generate(teacher(), 7, 4, seed=3, sampler=sampler), whole[:7])
     assert torch.equal(generate(teacher(), 520, 4, seed=3, sampler=sampler, share=(1, 2)), whole[500:])
     assert torch.equal(generate(teacher(), 20, 4, seed=3, sampler=sampler, first=500), whole[500:])

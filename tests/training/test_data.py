@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffusers_progdistill import data as data_module
 from diffusers_progdistill.data import GlobalOrder, load_data
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.config import DistillationConfig
@@ -52,6 +53,20 @@ def test_a_parquet_file_gives_what_the_folder_gives(folder, tmp_path):
     a = load_data(config(folder, tmp_path, resolution=8)).all_images()
     b = load_data(config(tmp_path / "set.parquet", tmp_path, resolution=8)).all_images()
     assert torch.equal(a, b)
+
+
+def test_images_too_many_for_memory_are_the_same(folder, tmp_path, monkeypatch):
+    options = {"resolution": 8, "class_column": "label"}
+    # Slices that do not end with the data.
+    monkeypatch.setattr(data_module, "READ_AT_ONCE", 4)
+    images, labels = load_data(config(folder, tmp_path, **options)).__getitems__([5, 0, 3])
+    monkeypatch.setattr(data_module, "MEMORY_LIMIT", 0)
+    kept = load_data(config(folder, tmp_path, **options))
+    assert len(kept) == 6 and kept._images is None
+    again, labels_again = kept.__getitems__([5, 0, 3])
+    assert torch.equal(again, images) and torch.equal(labels_again, labels)
+    digits = load_data(DistillationConfig(dataset_name="digits", resolution=16))
+    assert digits._images is None and digits.__getitems__([1, 2])[0].shape == (2, 1, 16, 16)
 
 
 def test_unreadable_images_are_skipped_and_counted(folder, tmp_path, caplog):

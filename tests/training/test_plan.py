@@ -1,6 +1,7 @@
 """What a plan says of cost where targets are shared."""
 
 import json
+import time
 
 import pytest
 from conftest import tiny_unet
@@ -8,7 +9,7 @@ from conftest import tiny_unet
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.plan import adopt_stage, seconds_of
-from diffusers_progdistill.training.stages import Stage
+from diffusers_progdistill.training.stages import BaseObjective, Stage
 
 
 @pytest.mark.parametrize("guidance, units", [(1.0, 4), (2.0, 5)])
@@ -33,3 +34,22 @@ def test_a_teacher_is_planned_and_timed(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "7 updates" in said and "about" in said and "21 forward units" in said
     assert not (tmp_path / "teacher").exists()
+
+
+def test_what_only_a_first_update_needs_is_not_counted(tmp_path, capsys, monkeypatch):
+    examples, sizes = BaseObjective.examples, set()
+
+    def slow_at_first(self, batch):
+        if len(batch.images) not in sizes:
+            # As a GPU loads its kernels.
+            sizes.add(len(batch.images))
+            time.sleep(2)
+        return examples(self, batch)
+
+    monkeypatch.setattr(BaseObjective, "examples", slow_at_first)
+    (tmp_path / "unet.json").write_text(json.dumps(dict(tiny_unet().config)))
+    options = ["--dataset_name", "digits", "--model_config_name_or_path", str(tmp_path / "unet.json")]
+    options += ["--max_train_steps", "1000000", "--train_batch_size", "16", "--report_to", "none"]
+    assert main(["train-teacher", *options, "--output_dir", str(tmp_path / "teacher"), "--dry_run"]) == 0
+    # With the wait of the first it would come out as no time at all.
+    assert "about 0 s" not in capsys.readouterr().out and sizes == {1, 16}
