@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 # Decoded images are kept in memory up to this many bytes; a larger data set is decoded anew in each epoch.
 MEMORY_LIMIT = 2 * 1024**3
-READ_AT_ONCE = 100
+READ_AT_ONCE = 50
 
 
 def to_array(image: Image.Image, channels: int, resolution: int, center_crop: bool) -> np.ndarray:
@@ -52,6 +52,16 @@ def open_image(entry, places: list[Path]) -> Image.Image:
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width * image.height:,} pixels, more than {MOST_PIXELS:,}")
     return image
+
+
+def entries_of(column, numbers):
+    """
+    Entries of a column or list one after the other. They are looked up many at once: `datasets` takes longer to look a
+    single one up than a small image takes to decode.
+    """
+    for first in range(0, len(numbers), READ_AT_ONCE):
+        some = list(numbers[first : first + READ_AT_ONCE])
+        yield from [column[n] for n in some] if isinstance(column, list) else column[some]
 
 
 class ImageData(Dataset):
@@ -89,7 +99,7 @@ class ImageData(Dataset):
     def _decode_all(self, source):
         rows, readable, failed = [], [], []
         bar = tqdm(total=len(self._entries), desc="reading images", disable=len(self._entries) < 5000)
-        for number, entry in enumerate(self._in_slices()):
+        for number, entry in enumerate(entries_of(self._entries, range(len(self._entries)))):
             bar.update()
             try:
                 rows.append(self._decode(entry))
@@ -112,11 +122,6 @@ class ImageData(Dataset):
         path = entry.get("path") if isinstance(entry, dict) else None
         return Path(path).name if path else f"number {number}"
 
-    def _in_slices(self):
-        """Every entry, many at once: `datasets` takes longer to look one up than a small image takes to decode."""
-        for first in range(0, len(self._entries), READ_AT_ONCE):
-            yield from self._entries[first : first + READ_AT_ONCE]
-
     def _decode(self, entry) -> np.ndarray:
         if isinstance(entry, np.ndarray):
             return entry
@@ -131,8 +136,7 @@ class ImageData(Dataset):
         labels = None if self.labels is None else self.labels[index]
         if self._images is not None:
             return self._images[index], labels
-        chosen = [self._numbers[n] for n in numbers]
-        entries = [self._entries[n] for n in chosen] if isinstance(self._entries, list) else self._entries[chosen]
+        entries = entries_of(self._entries, [self._numbers[n] for n in numbers])
         return torch.from_numpy(np.stack([self._decode(entry) for entry in entries])), labels
 
     def all_images(self) -> torch.Tensor:
@@ -243,9 +247,9 @@ def _places(config, datasets) -> list[Path]:
 def _look_at(entries, places, source, count: int = 256) -> tuple[int, int]:
     """Channels of the data and the shorter side of its first image, from a sample that covers the whole set."""
     gray, size = True, None
-    for number in range(0, len(entries), max(1, len(entries) // count)):
+    for entry in entries_of(entries, range(0, len(entries), max(1, len(entries) // count))):
         try:
-            image = open_image(entries[number], places)
+            image = open_image(entry, places)
         except InputError:
             raise
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

@@ -32,13 +32,19 @@ STEPS = (8, 4, 2, 1)
 # Of each student of more than two steps.
 UPDATES = 265
 DDIM = {"teacher_solver": "ddim"}
+DEFAULT = {"loss_type": "huber", "clip_loss": True}
+# So few updates hardly settle; this ends the last two stages before their time.
+EARLY = {"early_stopping_threshold": 0.08, "logging_steps": 10}
 
 
 def options_of(updates: int) -> dict[str, dict]:
     """What each chain changes: options of `distill`, or a target that it has no option for."""
     return {
         "squared loss": {},
-        "default": {"loss_type": "huber", "clip_loss": True},
+        "default": DEFAULT,
+        "default + early end": {**DEFAULT, **EARLY},
+        "default + four-fold + targets twice": {**DEFAULT, "stage_factor": 4, "reuse_targets": 2},
+        "default + all three": {**DEFAULT, "stage_factor": 4, "reuse_targets": 2, **EARLY},
         "pseudo-Huber": {"loss_type": "huber"},
         "finished images": {"clip_loss": True},
         "as the paper": {"start_steps": 1024, **DDIM},
@@ -58,7 +64,7 @@ def options_of(updates: int) -> dict[str, dict]:
         "updates / 10": {"updates_per_stage": updates // 10},
         "no average": {"use_ema": False},
         "bf16 teacher": {"bf16_teacher": True},
-        "early end": {"early_stopping_threshold": 0.02, "logging_steps": 10},
+        "early end": {**EARLY, "early_stopping_threshold": 0.02},
         "aDDIM teacher": {"start_steps": 128, "teacher_target": addim_target, **DDIM},
     }
 

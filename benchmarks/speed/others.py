@@ -1,5 +1,6 @@
 """Start-up, checkpoints, data and evaluation."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,19 +8,22 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import datasets
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from networks import make_images, make_network
+from PIL import Image
 from timing import interleaved, row
 from updates import make_config
 
-from diffusers_progdistill.data import GlobalOrder, load_digits, make_loader
+from diffusers_progdistill.data import GlobalOrder, load_data, load_digits, make_loader, open_image, to_array
 from diffusers_progdistill.evaluation.metrics import ImageMetrics, as_bytes
 from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.schedulers import ProgressiveDistillationScheduler
 from diffusers_progdistill.training.checkpointing import Checkpoints
+from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.loop import make_optimizer
 
 
@@ -80,6 +84,25 @@ def data_rows(repeats: int, network: str = "1 M, 28x28", batch_size: int = 64) -
         sides = {"forward pass": lambda: unet(images, 1), "batch of images": lambda: next(batches)}
         times = interleaved(sides, repeats)
     return row(f"data, batch {batch_size} of 28x28", times, "forward pass")
+
+
+def reading_rows(repeats: int, num_images: int) -> list[dict]:
+    """Reading a parquet file into memory beside decoding its images."""
+    entries = []
+    for image in make_images("1 M, 28x28", num_images).all_images().numpy():
+        file = io.BytesIO()
+        Image.fromarray(image[0]).save(file, "PNG")
+        entries.append({"bytes": file.getvalue(), "path": None})
+    with TemporaryDirectory() as folder:
+        path, features = Path(folder, "images.parquet"), datasets.Features({"image": datasets.Image()})
+        datasets.Dataset.from_dict({"image": entries}, features=features).to_parquet(path)
+        config = DistillationConfig(train_data_dir=str(path), cache_dir=folder)
+        sides = {
+            "decode the images": lambda: [to_array(open_image(entry, []), 1, 28, True) for entry in entries],
+            "read the file": lambda: load_data(config),
+        }
+        times = interleaved(sides, repeats, warm_up=1)
+    return row(f"{num_images} images of 28x28 from a parquet file", times, "decode the images")
 
 
 def evaluation_rows(repeats: int, num_images: int) -> list[dict]:

@@ -72,6 +72,7 @@ def other_rows(options) -> list[dict]:
         others.startup_rows(count)
         + others.checkpoint_rows(count)
         + others.data_rows(count)
+        + others.reading_rows(count, num_images=20 if options.small else 2000)
         + others.evaluation_rows(count, num_images=20 if options.small else 500)
     )
 

@@ -35,6 +35,7 @@ def test_speed_of_the_smallest_network(tmp_path):
     sides = {(row["row"], row["side"]) for row in content["rows"]}
     assert ("update, demo, 8x8, batch 8", "floor") in sides and ("scheduler step, 1 image of 8x8", "ours") in sides
     assert ("evaluation of 20 images of 8x8", "measure them") in sides
+    assert ("20 images of 28x28 from a parquet file", "read the file") in sides
     assert all(row["median"] > 0 and row["repeats"] == 2 for row in content["rows"])
     assert "openai: skipped" in output and "hramchenko: skipped" in output
 
