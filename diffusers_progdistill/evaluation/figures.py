@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ..disk import write_json
@@ -23,6 +24,7 @@ from .summary import read_content
 
 # Images of the reference that are kept at once, in chunks: some minutes' work.
 PORTION_CHUNKS = 4
+LOCK_NAME = ".evaluation.lock"
 
 
 @dataclass
@@ -89,11 +91,16 @@ class Evaluation:
         self.num_images, self.seeds, self.reference, self.batch_size = num_images, seeds, reference, batch_size
         self.rows, self.other_floors, self._reference_images, self._reference_seed = [], [], None, None
         self.reference_name = None if reference is None else f"{reference[0].name}, {reference[1]} steps"
-        if accelerator.is_main_process and path.exists():
-            content = read_content(path)
+        if accelerator.is_main_process:
+            self._read()
+            self._check_neighbours()
+
+    def _read(self):
+        """What the file holds by now."""
+        if self.path.exists():
+            content = read_content(self.path)
             self.rows, self.other_floors = content["results"], content["floors"]
             self.reference_name = self.reference_name or content.get("reference")
-            self._check_neighbours()
 
     def _check_neighbours(self):
         """Figures of other images or features would stand beside the new ones as if they could be compared."""
@@ -122,8 +129,7 @@ class Evaluation:
     def _cell(self, subject: Subject, sampler: str, steps: int, seed: int, bar) -> list[dict]:
         """One model, sampler, number of steps and seed: a row for each extractor."""
         cell = self._key_of(subject, sampler, steps, seed)
-        self.rows = [row for row in self.rows if not self._is_stale(row, cell)]
-        known = {row["feature_extractor"]: row for row in self.rows if {k: row.get(k) for k in cell} == cell}
+        known = {row["feature_extractor"]: row for row in self.rows if _is_of(row, cell)}
         missing = [name for name in self.metrics if name not in known]
         if not self._agreed(bool(missing)):
             bar.update(self.num_images)
@@ -133,9 +139,8 @@ class Evaluation:
         for name in missing:
             measured = {**self.metrics[name].measure(images), **agreement}
             known[name] = {**cell, **self._extractor_key(name), "metric": self.metrics[name].name, **measured}
-            self.rows.append(known[name])
         if self.accelerator.is_main_process:
-            self.write()
+            self._keep(cell, [known[name] for name in missing])
         return [known[name] for name in self.metrics]
 
     def _extractor_key(self, name: str) -> dict:
@@ -231,8 +236,17 @@ class Evaluation:
         """The figures of real images against real images, by metric."""
         return {m.name: m.measure_floor() for m in self.metrics.values()}
 
-    def write(self):
-        """Keep all figures, with what else a reader must know."""
+    def _keep(self, cell: dict, made: list[dict]):
+        """Add rows of a cell to the file, in place of what they make stale; others may measure into it meanwhile."""
+        names = {row["feature_extractor"] for row in made}
+        with FileLock(self.path.with_name(LOCK_NAME)):
+            self._read()
+            kept = [row for row in self.rows if not self._is_stale(row, cell)]
+            self.rows = [row for row in kept if not (_is_of(row, cell) and row["feature_extractor"] in names)] + made
+            self._write()
+
+    def _write(self):
+        """All figures, with what else a reader must know."""
         reference = {"reference": self.reference_name} if self.reference_name else {}
         # Small sets lie further apart, so a floor belongs to a number of images.
         floors = [{"metric": name, "num_images": self.num_images, **floor} for name, floor in self.floors.items()]
@@ -241,6 +255,10 @@ class Evaluation:
         floors += [floor for floor in self.other_floors if (floor["metric"], floor["num_images"]) in others]
         content = {"floors": floors, **reference, "versions": versions(), "results": self.rows}
         write_json(self.path, content)
+
+
+def _is_of(row: dict, cell: dict) -> bool:
+    return {k: row.get(k) for k in cell} == cell
 
 
 def _same_images(a: tuple[Subject, int], b: tuple[Subject, int]) -> bool:
