@@ -44,4 +44,5 @@ def test_what_runs_on_a_gpu_runs_on_a_cpu(tmp_path):
     words = ["--sizes", "16", "--batch_sizes", "2", "--blocks", "4", "--block", "2", "--repeats", "1", "--eager"]
     script("speed/gpu.py", *words, "--json", str(tmp_path / "gpu.json"))
     rows = {row["row"]: row for row in json.loads((tmp_path / "gpu.json").read_text())["rows"]}
-    assert rows["update, 16x16, batch 2, bf16"]["images_per_second"] > 0 and "4 steps, 16x16, batch 2, bf16" in rows
+    update = rows["update, 16x16, batch 2, bf16"]
+    assert update["images_per_second"] > 0 and update["of_floor"] > 0 and "4 steps, 16x16, batch 2, bf16" in rows
