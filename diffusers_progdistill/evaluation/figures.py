@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from ..disk import write_json
+from ..disk import write_json, writing
 from ..errors import InputError
 from ..record import versions
 from .cache import content_key, store, stored
@@ -239,7 +239,7 @@ class Evaluation:
     def _keep(self, cell: dict, made: list[dict]):
         """Add rows of a cell to the file, in place of what they make stale; others may measure into it meanwhile."""
         names = {row["feature_extractor"] for row in made}
-        with FileLock(self.path.with_name(LOCK_NAME)):
+        with writing(self.path), FileLock(self.path.with_name(LOCK_NAME)):
             self._read()
             kept = [row for row in self.rows if not self._is_stale(row, cell)]
             self.rows = [row for row in kept if not (_is_of(row, cell) and row["feature_extractor"] in names)] + made
