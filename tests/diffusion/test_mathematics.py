@@ -115,9 +115,9 @@ def test_a_finished_image_is_judged_as_it_is_shown(prediction_type):
     shown, shown_target = x.clamp(-1, 1), target.clamp(-1, 1)
     may_hide = (shown - shown_target).abs() <= 0.1
     kept = torch.where(may_hide, shown, x)
-    # Black and white that are not so yet are pulled 0.1 beyond.
+    # Black and white that are not so yet are pulled as if to 0.7 beyond.
     should_hide = (target != shown_target) & (shown != shown_target)
-    aim = torch.where(should_hide, 1.1 * target.sign(), shown_target)
+    aim = torch.where(should_hide, 1.7 * target.sign(), shown_target)
     expected = from_sample(kept, z, alpha, sigma, prediction_type) - from_sample(aim, z, alpha, sigma, prediction_type)
     torch.testing.assert_close(error, expected, atol=1e-12, rtol=1e-12)
     error.sum().backward()
