@@ -6,8 +6,8 @@ z is the noisy sample, alpha = cos(phi) and sigma = sin(phi) its signal and nois
 import torch
 
 
-# How far beyond [-1, 1] a finished image's black and white are pulled, and up to which error a pixel may stay there: 89
-# and 13 of 256 gray levels.
+# How far beyond [-1, 1] a finished image's black and white are pulled, and up to which error a pixel may stay there:
+# 89 and 13 of 256 gray levels.
 HIDDEN_MARGIN, LARGEST_HIDDEN_ERROR = 0.7, 0.1
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "sample_epsilon")
