@@ -116,29 +116,6 @@ def test_reference_is_kept_in_portions(run_folder, tmp_path, monkeypatch):
     assert figures(results(tmp_path / "again")) == figures(results(tmp_path / "whole"))
 
 
-def test_a_reference_that_is_measured_too_is_made_once(teacher_folder, tmp_path, monkeypatch):
-    made, generate = [], figures_module.generate_shared
-    monkeypatch.setattr(figures_module, "generate_shared", lambda *a, **k: made.append(a[2:4]) or generate(*a, **k))
-    same = tmp_path / "same"
-    shutil.copytree(teacher_folder, same)
-    asked = ["--dataset_name", "digits", "--num_images", "20", "--steps", "2,4", "--reference_steps", "4"]
-    asked += ["--pretrained_teacher_model", teacher_folder, "--output_dir", tmp_path / "out"]
-    assert evaluate(same, *asked, cache=tmp_path) == 0
-    assert sorted(made) == [(20, 2), (20, 4)]
-
-
-def test_two_that_measure_into_one_file_keep_each_others_figures(teacher_folder, tmp_path):
-    options = ["--dataset_name", "digits", "--num_images", "20", "--output_dir", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "diffusers_progdistill.commands.main", "evaluate", str(teacher_folder), *options]
-    command += ["--cache_dir", str(tmp_path)]
-    # So many that each is at work while the other is.
-    shares = ["1,2,3,4,5,6,7,8", "9,10,11,12,13,14,15,16"]
-    running = [subprocess.Popen([*command, "--steps", share]) for share in shares]
-    assert [process.wait() for process in running] == [0, 0]
-    assert sorted(row["num_inference_steps"] for row in results(tmp_path / "out")) == list(range(1, 17))
-    assert main([*command[3:], "--steps", "1"]) == 0 and len(results(tmp_path / "out")) == 16
-
-
 def test_runs_side_by_side_and_their_floors(run_folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run_folder, other)
