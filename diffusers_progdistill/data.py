@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 # Decoded images are kept in memory up to this many bytes; a larger data set is decoded anew in each epoch.
 MEMORY_LIMIT = 2 * 1024**3
+# Entries that are looked up at once: their files, not yet decoded, must fit beside that.
 READ_AT_ONCE = 50
 
 
