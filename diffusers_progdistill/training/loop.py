@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
 
 from ..data import ImageData
 from ..seeds import seed_of
+from .average import WeightAverage
 from .checkpointing import Checkpoints
 from .config import TrainingConfig
 from .early_end import EarlyEnd
@@ -96,15 +96,16 @@ def train_stage(
 
     model.train()
     dropout, conditional = has_dropout(model), needs_labels(model)
-    optimizer = make_optimizer(config, model)
-    rate = learning_rate_factor(config, optimizer, stage.updates)
-    ema = None if ema_decay is None else EMAModel(model.parameters(), decay=ema_decay, foreach=True)
+    adam = make_optimizer(config, model)
+    rate = learning_rate_factor(config, adam, stage.updates)
+    parameters = list(model.parameters())
+    ema = None if ema_decay is None else WeightAverage(parameters, decay=ema_decay)
     health = Health(accelerator, stage.updates)
     ending = EarlyEnd(stage.updates, config.lr_warmup_steps, config.early_stopping_threshold)
     if accelerator.scaler is not None:
         # Each stage begins with fp16's first loss scale, whether or not the one before was trained by this process.
         accelerator.scaler.load_state_dict(type(accelerator.scaler)().state_dict())
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    wrapped, optimizer = accelerator.prepare(model, adam)
     saved = checkpoints.load(accelerator.unwrap_model(wrapped), ema) if checkpoints is not None else None
     first, seconds_before, mean_loss = 0, 0.0, None
     if saved is not None:
@@ -119,7 +120,7 @@ def train_stage(
     while done < ending.end:
         update, done = done, done + 1
         learning_rate = config.learning_rate * ending.factor(rate, update)
-        for group in optimizer.param_groups:
+        for group in adam.param_groups:
             group["lr"] = learning_rate
         loss_of_update = 0.0
         for part, examples in enumerate(feed.of_update(update)):
@@ -132,15 +133,18 @@ def train_stage(
                     loss = objective.loss(wrapped, examples)
                 accelerator.backward(loss)
             loss_of_update += loss.detach() / parts
-        grad_norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.max_grad_norm)
+        grad_norm = accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
         found_inf = health.judge(loss_of_update, grad_norm)
         if accelerator.scaler is None:
-            # Fused AdamW leaves weights and moments as they are where this is 1; fp16's scaler sets it itself.
-            optimizer.optimizer.found_inf = found_inf
-        optimizer.step()
-        optimizer.zero_grad()
+            # Fused AdamW leaves weights and moments as they are where this is 1. accelerate's wrapper would look for a
+            # package twice a step, and is needed for fp16's scaler alone, which sets this itself.
+            adam.found_inf = found_inf
+            adam.step()
+        else:
+            optimizer.step()
+        adam.zero_grad()
         if ema is not None:
-            ema.step(model.parameters())
+            ema.step(parameters)
         monitor.on_update()
 
         if done % config.logging_steps == 0 or done == ending.end:
@@ -156,7 +160,7 @@ def train_stage(
             stop.stop()
 
     if ema is not None:
-        ema.copy_to(model.parameters())
+        ema.copy_to(parameters)
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).eval()
     accelerator.free_memory()
     return StageResult(done, seconds_before + time.perf_counter() - began, mean_loss, skipped)

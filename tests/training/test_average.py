@@ -1,0 +1,42 @@
+"""What a stage trains ends as the average of its weights, as diffusers defines it."""
+
+import pytest
+import torch
+from conftest import tiny_unet
+
+from diffusers_progdistill.data import load_data
+from diffusers_progdistill.training.config import DistillationConfig
+from diffusers_progdistill.training.loop import train_stage
+from diffusers_progdistill.training.monitor import Monitor
+from diffusers_progdistill.training.setup import make_accelerator
+from diffusers_progdistill.training.stages import BaseObjective, Stage
+
+
+class Witness(Monitor):
+    """Notes the weights after every update."""
+
+    def __init__(self, accelerator, model):
+        super().__init__(accelerator, None, 1)
+        self.model, self.seen = model, []
+
+    def on_update(self):
+        super().on_update()
+        self.seen.append(torch.nn.utils.parameters_to_vector(self.model.parameters()).detach().double())
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9999])
+def test_a_stage_ends_as_the_average(decay):
+    config = DistillationConfig(dataset_name="digits", train_batch_size=4, learning_rate=1e-2, lr_warmup_steps=0)
+    accelerator, data, model = make_accelerator(config, None), load_data(config), tiny_unet()
+    witness, stage = Witness(accelerator, model), Stage("teacher", 0, 12, 3)
+    witness.start(stage, 1, 1, 4)
+    objective = BaseObjective("v_prediction", "truncated_snr", 1024)
+    train_stage(accelerator, model, objective, data, stage, config, witness, ema_decay=decay)
+    # As diffusers warms up: the first update is copied, the k-th after it has a decay of (1 + k) / (10 + k) at most.
+    expected = witness.seen[0]
+    for k, weights in enumerate(witness.seen[1:], start=1):
+        share = min(decay, (1 + k) / (10 + k))
+        expected = share * expected + (1 - share) * weights
+    found = torch.nn.utils.parameters_to_vector(model.parameters()).double()
+    assert (found - expected).abs().max() < 1e-6
+    assert (found - witness.seen[-1]).abs().max() > 1e-4
