@@ -43,6 +43,7 @@ def options_of(updates: int) -> dict[str, dict]:
         "squared loss": {},
         "default": DEFAULT,
         "default + early end": {**DEFAULT, **EARLY},
+        "default + four-fold + targets twice": {**DEFAULT, "stage_factor": 4, "reuse_targets": 2},
         "pseudo-Huber": {"loss_type": "huber"},
         "finished images": {"clip_loss": True},
         "as the paper": {"start_steps": 1024, **DDIM},

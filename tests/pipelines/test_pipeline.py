@@ -40,6 +40,15 @@ def test_output_types_and_tuple():
     assert pipeline.num_timesteps == 4
 
 
+def test_progress_is_shown_unless_it_is_switched_off(capsys):
+    pipeline = make()
+    pipeline(generator=torch.manual_seed(0))
+    assert not capsys.readouterr().err
+    pipeline.set_progress_bar_config(disable=False)
+    pipeline(generator=torch.manual_seed(0))
+    assert "4/4" in capsys.readouterr().err
+
+
 def test_generators_are_used_as_ddim_pipeline_uses_them():
     unet = tiny_unet()
     pipeline = make(unet)
