@@ -17,7 +17,7 @@ from PIL import Image
 from timing import interleaved, row
 from updates import make_config
 
-from diffusers_progdistill.data import GlobalOrder, load_data, load_digits, make_loader, open_image, to_array
+from diffusers_progdistill.data import GlobalOrder, load_data, load_digits, make_loader, read_picture, to_array
 from diffusers_progdistill.evaluation.metrics import ImageMetrics, as_bytes
 from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
@@ -98,7 +98,7 @@ def reading_rows(repeats: int, num_images: int) -> list[dict]:
         datasets.Dataset.from_dict({"image": entries}, features=features).to_parquet(path)
         config = DistillationConfig(train_data_dir=str(path), cache_dir=folder)
         sides = {
-            "decode the images": lambda: [to_array(open_image(entry, []), 1, 28, True) for entry in entries],
+            "decode the images": lambda: [to_array(read_picture(entry).image, 1, 28) for entry in entries],
             "read the file": lambda: load_data(config),
         }
         times = interleaved(sides, repeats, warm_up=1)

@@ -25,6 +25,7 @@ class EvaluationConfig:
     class_column: str | None = option(None, "The column that holds the class labels (for the classifier's features).")
     resolution: int | None = option(None, "Height and width of the images. Default: what the model was made for.")
     center_crop: bool = option(True, "Crop the middle of images that are not square; otherwise they are squeezed.")
+    background_color: str = option("white", "The ground that transparent images are laid on: a name or '#rrggbb'.")
     cache_dir: str | None = option(None, "Where downloads and the features of the real images are kept.")
     hub_token: str | None = option(None, "Token for private models and data sets; better given as HF_TOKEN.")
 

@@ -1,10 +1,11 @@
 """Training images by Hub name, local folder or parquet file, as bytes of one resolution; and their order."""
 
-from .decode import open_image, to_array
+from .decode import read_picture
 from .digits import load_digits
 from .images import ImageData
 from .load import load_data
 from .order import GlobalOrder, make_loader
+from .sizes import to_array
 
 
-__all__ = ["GlobalOrder", "ImageData", "load_data", "load_digits", "make_loader", "open_image", "to_array"]
+__all__ = ["GlobalOrder", "ImageData", "load_data", "load_digits", "make_loader", "read_picture", "to_array"]

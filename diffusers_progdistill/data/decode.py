@@ -1,43 +1,216 @@
-"""One image file or entry of a table as bytes of one size and number of channels."""
+"""The one place that turns a file, bytes or an array into the picture that a viewer shows: upright, 8 bits, opaque."""
 
 import io
+import os
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor
 
 from ..errors import InputError
 from ..trust import MOST_PIXELS, leads_out
+from .depth import eight_bits, from_array, is_deep, transparent_where
 
 
-def to_array(image: Image.Image, channels: int, resolution: int, center_crop: bool) -> np.ndarray:
-    """An image as bytes of shape `(channels, resolution, resolution)`: upright, cropped or squeezed, antialiased."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        # 16-bit grayscale: PIL's own conversion clips at 255.
-        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
-    image = image.convert("L" if channels == 1 else "RGB")
-    size = (resolution, resolution)
-    if image.size != size:
-        fit = ImageOps.fit if center_crop else Image.Image.resize
-        image = fit(image, size, Image.Resampling.BILINEAR)
-    array = np.asarray(image)
-    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+WHITE = (255, 255, 255)
+
+# An EPS file is a program, which Pillow would give to Ghostscript.
+LEFT_OUT = {"EPS"}
+
+# What makes a stored picture upright, by its orientation in the EXIF block.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION = 0x0112
+
+# Formats whose files hold pages or an animation. (The second picture of a phone's JPEG is no page of it.)
+PAGED = {"GIF", "PNG", "TIFF", "WEBP", "AVIF", "DCX", "FLI", "PSD"}
 
 
-def is_gray(image: Image.Image) -> bool:
-    """Whether the image file itself says that it is grayscale."""
-    return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+class NoImage(ValueError):
+    """An entry that holds nothing where an image should be."""
 
 
-def open_image(entry, places: list[Path]) -> Image.Image:
-    """Open what a `datasets` image column holds undecoded: bytes, or the path of a file in one of the `places`."""
-    if isinstance(entry, Image.Image):
-        return entry
-    if entry.get("bytes") is None and all(leads_out(Path(entry["path"]), place) for place in places):
-        name = Path(entry["path"]).name
-        raise InputError(f"--train_data_dir: {name} leads out of the folder; put the file itself there")
-    image = Image.open(entry["path"] if entry.get("bytes") is None else io.BytesIO(entry["bytes"]))
+@dataclass(frozen=True)
+class Reading:
+    """
+    How the entries of a data set become pictures.
+
+    Attributes:
+        source (`str`): The option that names the data, for messages.
+        places (`tuple[Path]`): Folders that files may lie in; anywhere if there are none.
+        background (`tuple[int, int, int]`): The ground that transparent pictures are laid on.
+        center_crop (`bool`): Crop the middle of pictures that are not square, or squeeze them.
+    """
+
+    source: str = "--dataset_name"
+    places: tuple[Path, ...] = ()
+    background: tuple[int, int, int] = WHITE
+    center_crop: bool = True
+
+    @property
+    def has_gray_ground(self) -> bool:
+        return len(set(self.background)) == 1
+
+
+PLAIN = Reading()
+
+
+@dataclass
+class Picture:
+    """An image of mode `L` or `RGB`, and the kinds of [`Findings`] that apply to it."""
+
+    image: Image.Image
+    kinds: tuple[str, ...] = ()
+
+
+def color_of(name: str) -> tuple[int, int, int]:
+    """
+    The colour that `--background_color` names.
+
+    Raises:
+        [`InputError`]: If Pillow does not know it.
+    """
+    try:
+        return ImageColor.getrgb(str(name))[:3]
+    except ValueError:
+        raise InputError(
+            f"--background_color {name} is not a colour: give a name such as white, or one like '#ff8000'"
+        ) from None
+
+
+def quiet_pillow():
+    """
+    Pillow warns of what we count and name ourselves. A filter of its own instead of `catch_warnings` for every image:
+    that would make Python repeat all other warnings.
+    """
+    if not any(f[0] == "ignore" and getattr(f[3], "pattern", None) == r"PIL\." for f in warnings.filters):
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def formats() -> list[str]:
+    """The formats that are read, in Pillow's order."""
+    Image.init()
+    return [name for name in Image.ID if name not in LEFT_OUT]
+
+
+def open_image(entry, places=()) -> Image.Image:
+    """
+    Open an entry of a data set without reading its pixels.
+
+    Args:
+        entry (`dict`, `bytes`, `str`, `Path`, `PIL.Image.Image`, `np.ndarray`, `list`): What `datasets` holds
+            undecoded (bytes, or the path of a file), or the picture itself.
+        places (`tuple[Path]`, *optional*): The file must lie in one of them.
+
+    Raises:
+        [`NoImage`]: If the entry is empty.
+        `Exception`: Whatever Pillow raises.
+    """
+    if isinstance(entry, dict):
+        if entry.get("bytes") is None and entry.get("path") is None:
+            raise NoImage("it holds no image")
+        entry = entry["path"] if entry.get("bytes") is None else bytes(entry["bytes"])
+    if entry is None:
+        raise NoImage("it holds no image")
+    if isinstance(entry, (np.ndarray, list, tuple)):
+        entry = from_array(np.asarray(entry))
+    if isinstance(entry, (str, os.PathLike)):
+        check_place(Path(entry), places)
+        image = Image.open(entry, formats=formats())
+    elif isinstance(entry, (bytes, bytearray, memoryview)):
+        image = Image.open(io.BytesIO(entry), formats=formats())
+    else:
+        image = entry
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"it is a {type(entry).__name__}, not an image")
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width * image.height:,} pixels, more than {MOST_PIXELS:,}")
     return image
+
+
+def check_place(path: Path, places):
+    """Refuse a file that is not in one of the places."""
+    if places and all(leads_out(path, place) for place in places):
+        raise InputError(f"--train_data_dir: {path.name} leads out of the folder; put the file itself there")
+
+
+def is_gray(image: Image.Image, reading: Reading = PLAIN) -> bool:
+    """Whether the file itself says that the picture is grayscale, and the ground does not colour it."""
+    gray = image.mode in ("1", "L", "LA", "La") or is_deep(image)
+    return gray and (reading.has_gray_ground or not image.has_transparency_data)
+
+
+def read_picture(entry, reading: Reading = PLAIN) -> Picture:
+    """
+    Read an entry of a data set.
+
+    Args:
+        entry: As in [`open_image`].
+        reading ([`Reading`], *optional*): Where files may lie, and the ground of transparent pictures.
+
+    Returns:
+        [`Picture`]: What a viewer shows of its first page.
+
+    Raises:
+        `Exception`: Whatever is wrong with this entry.
+    """
+    image = open_image(entry, reading.places)
+    try:
+        hidden = transparent_where(image)
+        image.load()
+        flat, kinds = flatten(image, hidden, reading)
+        flat = upright(flat, image)
+        return Picture(flat, (*kinds, "page") if image is not entry and has_pages(image) else kinds)
+    finally:
+        if image is not entry:
+            image.close()
+
+
+def has_pages(image: Image.Image) -> bool:
+    """Whether there is more than the first page that is read."""
+    try:
+        return image.format in PAGED and bool(getattr(image, "is_animated", False))
+    except Exception:  # what is wrong with other pages does not concern the first
+        return False
+
+
+def flatten(image: Image.Image, hidden, reading: Reading) -> tuple[Image.Image, tuple[str, ...]]:
+    """The picture on its ground, as `L` or `RGB`, and the kinds of what was done."""
+    kinds: tuple[str, ...] = ()
+    alpha = None if hidden is None else hidden(image)
+    if is_deep(image):
+        image, kinds = eight_bits(image)
+    if image.mode == "La":
+        image = image.convert("LA")
+    gray = image.mode in ("1", "L", "LA")
+    if alpha is not None:
+        image = image.convert("L" if gray else "RGB").convert("RGBA")
+        image.putalpha(alpha)
+    elif not image.has_transparency_data:
+        # Not every mode can become gray in one step; all can become RGB.
+        return image.convert("L" if gray else "RGB"), kinds
+    rgba = image.convert("RGBA")
+    if rgba.getchannel("A").getextrema()[0] < 255:
+        rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, reading.background), rgba)
+        kinds = (*kinds, "transparent")
+        gray = gray and reading.has_gray_ground
+    flat = rgba.convert("RGB")
+    return (flat.convert("L") if gray else flat), kinds
+
+
+def upright(flat: Image.Image, image: Image.Image) -> Image.Image:
+    """The picture as its EXIF block says that it was held, if the block can be read."""
+    try:
+        method = UPRIGHT.get(image.getexif().get(ORIENTATION))
+    except Exception:  # a block that cannot be read says nothing
+        method = None
+    return flat if method is None else flat.transpose(method)

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from .decode import Reading
 from .images import ImageData
 
 
@@ -19,4 +20,4 @@ def load_digits(resolution: int = 8, center_crop: bool = True) -> ImageData:
     arrays = np.round(raw.images * (255 / 16)).astype(np.uint8)
     names = [str(d) for d in range(10)]
     entries = [Image.fromarray(a) for a in arrays] if resolution != 8 else list(arrays[:, None])
-    return ImageData(entries, raw.target, 1, resolution, center_crop, names)
+    return ImageData(entries, raw.target, 1, resolution, names, Reading(center_crop=center_crop))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..errors import InputError
+from .decode import Reading, color_of
 from .digits import load_digits
 from .images import ImageData
 from .sizes import look_at
@@ -20,10 +21,11 @@ def load_data(config, channels: int | None = None, resolution: int | None = None
     Raises:
         [`InputError`]: If there is no such data set, it has no readable image, or its channels differ.
     """
+    background = color_of(config.background_color)
     if config.dataset_name == "digits":
         data = load_digits(config.resolution or resolution or 8, config.center_crop)
     else:
-        data = _load_with_datasets(config, resolution)
+        data = _load_with_datasets(config, resolution, background)
     if channels is not None and data.channels != channels:
         kind = "grayscale images (1 channel)" if data.channels == 1 else "colour images (3 channels)"
         raise InputError(
@@ -39,7 +41,7 @@ def _source(config) -> str:
     return f"--dataset_name {config.dataset_name}"
 
 
-def _load_with_datasets(config, resolution) -> ImageData:
+def _load_with_datasets(config, resolution, background) -> ImageData:
     import datasets
 
     source = _source(config)
@@ -56,9 +58,9 @@ def _load_with_datasets(config, resolution) -> ImageData:
         labels = [int(v) if hasattr(feature, "names") else names.index(str(v)) for v in values]
     entries = table.cast_column(config.image_column, datasets.Image(decode=False))[config.image_column]
     places = _places(config, datasets)
-    channels, size = look_at(entries, places, source)
-    resolution = config.resolution or resolution or size
-    return ImageData(entries, labels, channels, resolution, config.center_crop, names, source, places)
+    reading = Reading(source, tuple(places), background, config.center_crop)
+    look = look_at(entries, reading)
+    return ImageData(entries, labels, look.channels, config.resolution or resolution or look.size, names, reading)
 
 
 def _open_table(config, datasets):

@@ -1,8 +1,10 @@
 """The order that the images come in, and the loader that reads them in it."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .images import ImageData
 
@@ -37,16 +39,30 @@ class GlobalOrder(Sampler):
                 yield order[offset : offset + size].tolist()
 
 
-def make_loader(data: ImageData, order: GlobalOrder, num_workers: int) -> DataLoader:
-    """Batches of `data` in the given order, read ahead by worker processes if there are any."""
-    return DataLoader(
-        data,
+class _Reader(Dataset):
+    """The images as [`Batch`]es: what processes that read ahead cannot read must reach the one that counts it."""
+
+    def __init__(self, data: ImageData):
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, numbers: list[int]):
+        return self.data.read(numbers)
+
+
+def make_loader(data: ImageData, order: GlobalOrder, num_workers: int) -> Iterator[tuple]:
+    """Images and labels of `data` in the given order, read ahead by worker processes if there are any."""
+    loader = DataLoader(
+        _Reader(data),
         batch_sampler=order,
         num_workers=num_workers,
         collate_fn=_as_is,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if num_workers else None,
     )
+    return map(data.noted, loader)
 
 
 def _as_is(batch):

@@ -1,24 +1,133 @@
-"""The channels and the size of a data set, from a sample of its images."""
+"""The one place that settles the size and the channels of the images, and that brings an image to that size."""
 
-from PIL import Image
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
 
 from ..errors import InputError
-from .decode import is_gray, open_image
-from .images import entries_of
+from .decode import Reading, is_gray, open_image, quiet_pillow, read_picture
+from .entries import entries_of
 
 
-def look_at(entries, places, source, count: int = 256) -> tuple[int, int]:
-    """Channels of the data and the shorter side of its first image, from a sample that covers the whole set."""
+# Images whose first bytes tell whether a data set has colours.
+LOOKED_AT = 256
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a sample of the images says: their channels, and the shorter side of the first."""
+
+    channels: int
+    size: int
+
+
+def to_array(image: Image.Image, channels: int, resolution: int, center_crop: bool = True) -> np.ndarray:
+    """A picture as bytes of shape `(channels, resolution, resolution)`: cropped or squeezed, antialiased."""
+    image = image.convert("L" if channels == 1 else "RGB")
+    size = (resolution, resolution)
+    if image.size != size:
+        fit = ImageOps.fit if center_crop else Image.Image.resize
+        image = fit(image, size, Image.Resampling.BILINEAR)
+    array = np.asarray(image)
+    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def look_at(entries, reading: Reading, count: int = LOOKED_AT) -> Look:
+    """
+    Look at a sample of the images that covers the whole data set.
+
+    Raises:
+        [`InputError`]: If there is no image that can be read.
+    """
+    quiet_pillow()
     gray, size = True, None
-    for entry in entries_of(entries, range(0, len(entries), max(1, len(entries) // count))):
-        try:
-            image = open_image(entry, places)
-        except InputError:
-            raise
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            continue
-        size = size or min(image.size)
-        gray = gray and is_gray(image)
-    if size is None:
-        raise InputError(f"{source} holds no readable image: give a folder with PNG or JPEG files")
-    return (1 if gray else 3), size
+    numbers = range(0, len(entries), max(1, len(entries) // count))
+    rest = sorted(set(range(len(entries))) - set(numbers))
+    for order, some in enumerate((numbers, rest)):
+        for entry in entries_of(entries, some):
+            try:
+                # The size is taken from a picture that can be read to its end.
+                image = read_picture(entry, reading).image if size is None else None
+                gray = gray and is_gray(open_image(entry, reading.places), reading)
+                size = size or min(image.size)
+            except InputError:
+                raise
+            except Exception:  # is counted when the images are read
+                continue
+            if order == 1:
+                break
+        if size is not None:
+            return Look(1 if gray else 3, size)
+    raise InputError(f"{reading.source} holds no readable image: give a folder with PNG or JPEG files")
+
+
+def side_of(sample_size, owner: str) -> int | None:
+    """
+    Height and width of a network's images from its config's `sample_size`, whatever form that has.
+
+    Args:
+        sample_size (`int`, `list[int]` or `None`): As configs have it.
+        owner (`str`): What a message calls the network.
+
+    Raises:
+        [`InputError`]: If the images are not square.
+    """
+    sides = [sample_size] if not isinstance(sample_size, (list, tuple)) else list(sample_size)
+    if sides == [None]:
+        return None
+    whole = [
+        int(s) for s in sides if isinstance(s, (int, float)) and not isinstance(s, bool) and s == s // 1 and s > 0
+    ]
+    if not 1 <= len(whole) == len(sides) <= 2:
+        raise InputError(f"{owner} has sample_size {sample_size}: it must be a whole number, or two equal ones")
+    if whole[0] != whole[-1]:
+        shown = "x".join(map(str, whole))
+        raise InputError(f"{owner} makes images of {shown}: only networks of square images can be used")
+    return whole[0]
+
+
+def settle(resolution: int | None, sample_size, owner: str) -> int | None:
+    """
+    The size that a model's images have, or `None` where neither the option nor the model says one.
+
+    Args:
+        resolution (`int`, *optional*): The option `--resolution`.
+        sample_size (`int`, `list[int]` or `None`): Of the model's config.
+        owner (`str`): What a message calls the model: its option and value.
+
+    Raises:
+        [`InputError`]: If they contradict each other.
+    """
+    side = side_of(sample_size, owner)
+    if None not in (resolution, side) and resolution != side:
+        raise InputError(
+            f"--resolution {resolution} does not fit {owner}, which makes images of {side}x{side}: give --resolution"
+            f" {side}, or leave it out"
+        )
+    return side or resolution
+
+
+def levels_of(side: int, most: int) -> int:
+    """Levels of a network that halves an image between them: as many as its side allows, at most `most`."""
+    levels = 1
+    while levels < most and side % 2**levels == 0:
+        levels += 1
+    return levels
+
+
+def check_levels(side: int, unet_config: Mapping, owner: str):
+    """
+    Refuse images that a network's levels cannot halve.
+
+    Raises:
+        [`InputError`]: With the nearest sizes that fit.
+    """
+    factor = 2 ** (len(unet_config["block_out_channels"]) - 1)
+    if side % factor:
+        near = sorted({max(side // factor, 1) * factor, (side // factor + 1) * factor})
+        raise InputError(
+            f"images of {side}x{side} do not fit {owner}, which halves them {factor.bit_length() - 1} times:"
+            f" --resolution must be a multiple of {factor}, such as {' or '.join(map(str, near))}"
+        )

@@ -44,6 +44,9 @@ class TrainingConfig:
     center_crop: bool = option(
         True, "Crop the middle of images that are not square (default); otherwise they are squeezed to a square."
     )
+    background_color: str = option(
+        "white", "The ground that transparent images are laid on: a colour's name or '#rrggbb'."
+    )
     random_flip: bool = option(False, "Flip images left to right with probability 0.5.")
     cache_dir: str | None = option(None, "Where downloaded models and data sets are kept.")
     hub_token: str | None = option(None, "Token for private models and data sets; better given as HF_TOKEN.")

@@ -30,6 +30,7 @@ LATER_OPTIONS = {
     "loss_type": "l2",
     "clip_loss": False,
     "bf16_teacher": False,
+    "background_color": "white",
     "early_stopping_threshold": 0.0,
 }
 

@@ -1,0 +1,96 @@
+"""What of a data set is skipped or changed: counted and named, each kind in one line."""
+
+import logging
+
+from PIL import UnidentifiedImageError
+
+
+logger = logging.getLogger(__name__)
+
+# Names that a line shows of each kind, and characters of a name or reason.
+MOST_NAMES, MOST_CHARACTERS = 5, 120
+
+SKIPPED, MISSING, REPLACED = "skipped", "missing", "replaced"
+
+# What the lines say. `{n}` is the count, `{all}` the number of images that were looked at.
+SENTENCES = {
+    SKIPPED: "{n} of {all} images could not be read and were skipped",
+    MISSING: "{n} of {all} rows hold no image and were skipped",
+    REPLACED: "{n} images could not be read in training, and the next ones of the data set took their places",
+    "transparent": "{n} of {all} images are transparent: they were laid on {ground} (--background_color)",
+    "gray": "{n} of {all} images have colours: they are trained on in gray, since the model has one channel",
+    "range": "{n} of {all} images have 32-bit values: black is 0, and white 1, 255 or 65535, the least that holds all",
+    "page": "{n} of {all} images are animated or have several pages: only the first is used",
+    "enlarged": "{n} of {all} images are smaller than {size}x{size} and were enlarged",
+    "cropped": "{n} of {all} images are not square: {fit} (--center_crop)",
+}
+
+
+class Findings:
+    """
+    Kinds of findings, with the images that they were made in.
+
+    Args:
+        total (`str`): How many images are looked at.
+        words (`dict[str, str]`, *optional*): What the sentences name: `ground`, `size`, `fit`.
+    """
+
+    def __init__(self, total: str, words: dict[str, str] | None = None):
+        self._words = {"all": total, **(words or {})}
+        self._numbers: dict[str, set[int]] = {}
+        self._names: dict[str, list[str]] = {}
+
+    def note(self, kind: str, number: int, name: str, reason: str = "", say: bool = False):
+        """
+        Remember a finding of one image; the second of the same kind in the same image changes nothing.
+
+        Args:
+            kind (`str`): One of [`SENTENCES`].
+            number, name (`int`, `str`): The image.
+            reason (`str`, *optional*): What was raised.
+            say (`bool`, *optional*): Give a notice now: of each of the first, then whenever their number has doubled.
+        """
+        numbers, names = self._numbers.setdefault(kind, set()), self._names.setdefault(kind, [])
+        if number in numbers:
+            return
+        numbers.add(number)
+        if len(names) < MOST_NAMES:
+            names.append(f"{name} ({reason})" if reason else name)
+        count = len(numbers)
+        if say and (count <= MOST_NAMES or count & (count - 1) == 0):
+            logger.warning("%s", self._line(kind))
+
+    def count(self, *kinds: str) -> int:
+        """Images with a finding of any of the kinds."""
+        return len(set().union(*(self._numbers.get(kind, set()) for kind in kinds)))
+
+    def lines(self) -> list[str]:
+        """One line for each kind, in the order of [`SENTENCES`]."""
+        return [self._line(kind) for kind in SENTENCES if kind in self._numbers]
+
+    def say(self):
+        """Give each line as a notice."""
+        for line in self.lines():
+            logger.warning("%s", line)
+
+    def _line(self, kind: str) -> str:
+        count, names = len(self._numbers[kind]), self._names[kind]
+        text = SENTENCES[kind].format(n=f"{count:,}", **self._words)
+        return f"{text}: {', '.join(names)}{', ...' if count > len(names) else ''}"
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what was raised, or its kind."""
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow names a buffer in memory.
+        return "no image that can be read"
+    if isinstance(error, OSError) and error.strerror:
+        return printable(error.strerror)
+    lines = str(error).strip().splitlines()
+    return printable(lines[0]) if lines else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text without what breaks a line or cannot be written to a terminal, shortened."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."
