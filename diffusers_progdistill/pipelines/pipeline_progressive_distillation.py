@@ -156,6 +156,8 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
     def latents_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Shape of the noise that sampling starts from."""
         size = self.unet.config.sample_size
+        if size is None:
+            raise ValueError("the UNet's config does not say how large its images are: set its `sample_size`")
         height, width = (size, size) if isinstance(size, int) else size
         return (batch_size, self.unet.config.in_channels, height, width)
 

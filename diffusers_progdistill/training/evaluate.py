@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from ..data import load_data
+from ..data.sizes import settle
 from ..disk import writing
 from ..errors import InputError
 from ..evaluation.extractors import load_extractor
@@ -192,6 +193,10 @@ def load_model(name: str, config) -> ProgressiveDistillationPipeline:
     pipeline = load_pipeline(name, "model", config.cache_dir, config.hub_token)
     unet = without_learned_variance(pipeline.unet, pipeline.scheduler.config.prediction_type)
     unet.eval().requires_grad_(False)
+    side = settle(config.resolution, unet.config.sample_size, name)
+    if side is None:
+        raise InputError(f"{name} does not say how large its images are: give --resolution")
+    unet.register_to_config(sample_size=side)
     return ProgressiveDistillationPipeline(unet, unclipped(pipeline.scheduler))
 
 

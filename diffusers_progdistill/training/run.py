@@ -7,11 +7,12 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from ..data import ImageData, load_data
+from ..data.sizes import check_levels, settle
 from ..record import Record, only_process_in
 from .config import AdoptionConfig, TrainingConfig
 from .monitor import Monitor
-from .pretrained import Teacher, fit_to_data, load_teacher
-from .setup import check_batch, check_resolution, check_resume, make_accelerator, settings_of, start_trackers
+from .pretrained import FLAG, Teacher, fit_to_data, load_teacher
+from .setup import check_batch, check_resume, make_accelerator, settings_of, start_trackers
 from .signals import StopRequest
 from .stages import Stage
 from .student import make_student
@@ -46,8 +47,11 @@ def open_run(config: AdoptionConfig) -> Run:
     config.check()
     accelerator = open_accelerator(config)
     pipeline = load_teacher(config)
-    data = load_data(config, pipeline.unet.config.in_channels, pipeline.unet.config.sample_size)
-    check_resolution(data.resolution, pipeline.unet.config)
+    unet, owner = pipeline.unet, f"{FLAG} {config.pretrained_teacher_model}"
+    data = load_data(config, unet.config.in_channels, settle(config.resolution, unet.config.sample_size, owner))
+    check_levels(data.resolution, unet.config, owner)
+    # What is trained on is what the students, which are made of this network, sample.
+    unet.register_to_config(sample_size=data.resolution)
     teacher = fit_to_data(config, pipeline, data)
     pipeline.unet.requires_grad_(False).eval().to(accelerator.device)
     return Run(config, accelerator, data, check_batch(config, len(data), accelerator.num_processes), teacher)

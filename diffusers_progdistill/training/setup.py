@@ -88,13 +88,6 @@ def check_resume(config: TrainingConfig, record: Record):
         )
 
 
-def check_resolution(resolution: int, unet_config, flag: str = "--resolution"):
-    """Refuse a resolution that the UNet's levels cannot halve."""
-    factor = 2 ** (len(unet_config["block_out_channels"]) - 1)
-    if resolution % factor:
-        raise InputError(f"{flag} {resolution} must be a multiple of {factor}: the UNet halves it {factor} fold")
-
-
 def check_batch(config: TrainingConfig, num_images: int, world: int) -> int:
     """The global batch size, which must fit into the data set once."""
     global_batch = config.train_batch_size * config.gradient_accumulation_steps * world

@@ -1,27 +1,38 @@
 """Training a teacher (Algorithm 1)."""
 
 import json
+import logging
 import os
 from pathlib import Path
 
+import torch
 from diffusers import UNet2DModel
 
 from ..data import load_data
+from ..data.sizes import check_levels, levels_of, side_of
 from ..errors import InputError
 from ..pipelines.export import with_metadata
 from ..schedulers import ProgressiveDistillationScheduler
 from .config import TeacherConfig
+from .network import needs_labels
 from .plan import print_plan
 from .pretrained import check_network, describe_classes
 from .run import Run, open_accelerator, run_alone
-from .setup import check_batch, check_resolution
+from .setup import check_batch
 from .stages import BaseObjective, Stage
+
+
+logger = logging.getLogger(__name__)
+
+# Of a UNet2DModel whose config does not say.
+DEFAULT_WIDTHS = {"block_out_channels": (224, 448, 672, 896)}
 
 
 def default_unet_config(resolution: int, channels: int) -> dict:
     """
     A network that fits the images: two small levels up to 16 pixels, else the layout of the DDPM networks, with one
-    more level for each doubling over 32 pixels and attention at 16.
+    more level for each doubling over 32 pixels and attention at 16. Where the size cannot be halved so often, it has
+    fewer levels.
     """
     if resolution <= 16:
         widths, layers, attention = (16, 32), 1, []
@@ -29,6 +40,14 @@ def default_unet_config(resolution: int, channels: int) -> dict:
         widths, layers, attention = (128, 256, 256, 256), 2, [1]
         while resolution / 2 ** (len(widths) - 1) > 8:
             widths, attention = (*widths, widths[-1]), [attention[0] + 1]
+    levels = levels_of(resolution, len(widths))
+    if levels < len(widths):
+        factor = 2 ** (len(widths) - 1)
+        logger.warning(
+            "the network gets %d of %d levels, since images of %dx%d cannot be halved more often; --resolution %d can",
+            *(levels, len(widths), resolution, resolution, max(round(resolution / factor), 1) * factor),
+        )
+        widths = widths[:levels]
     down = ["AttnDownBlock2D" if i in attention else "DownBlock2D" for i in range(len(widths))]
     return {
         "sample_size": resolution,
@@ -41,6 +60,21 @@ def default_unet_config(resolution: int, channels: int) -> dict:
         "norm_num_groups": 8 if resolution <= 16 else 32,
         "add_attention": bool(attention),
     }
+
+
+def check_forward(unet_config: dict, prediction_type: str):
+    """Refuse a network that cannot take an image of its size, without computing anything."""
+    with torch.device("meta"):
+        unet = make_unet(unet_config, prediction_type)
+        image = torch.empty(1, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+        label = torch.zeros(1, dtype=torch.long) if needs_labels(unet) else None
+        try:
+            unet(image, torch.zeros(1), label)
+        except Exception as error:  # whatever in a config of any kind does not fit
+            side, reason = unet.config.sample_size, str(error).split("\n")[0][:200]
+            raise InputError(
+                f"--model_config_name_or_path makes a network that cannot take images of {side}x{side}: {reason}"
+            ) from error
 
 
 def load_unet_config(name: str | None) -> dict | None:
@@ -89,15 +123,19 @@ def train_teacher(config: TeacherConfig) -> Path:
     accelerator = open_accelerator(config)
     unet_config = load_unet_config(config.model_config_name_or_path)
     given = unet_config or {}
-    size = given.get("sample_size") if isinstance(given.get("sample_size"), int) else None
-    data = load_data(config, channels=given.get("in_channels", 3) if given else None, resolution=size)
+    owner = f"--model_config_name_or_path {config.model_config_name_or_path}"
+    side = config.resolution or side_of(given.get("sample_size"), owner)
+    if given and side:
+        check_levels(side, {**DEFAULT_WIDTHS, **given}, owner)
+    data = load_data(config, channels=given.get("in_channels", 3) if given else None, resolution=side)
     unet_config = unet_config or default_unet_config(data.resolution, data.channels)
     unet_config["sample_size"] = data.resolution
     unet_config["out_channels"] = data.channels * (2 if config.prediction_type == "sample_epsilon" else 1)
     if config.class_column is not None:
         # The null class, which stands for none, is the last label.
         unet_config["num_class_embeds"] = data.num_classes + bool(config.label_dropout)
-    check_resolution(data.resolution, {"block_out_channels": (224, 448, 672, 896), **unet_config})
+    check_levels(data.resolution, {**DEFAULT_WIDTHS, **unet_config}, owner)
+    check_forward(unet_config, config.prediction_type)
     run = Run(config, accelerator, data, check_batch(config, len(data), accelerator.num_processes))
     unet = make_unet(unet_config, config.prediction_type).to(accelerator.device)
     scheduler = ProgressiveDistillationScheduler(prediction_type=config.prediction_type)
