@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import logging
 import os
 import re
 import shutil
@@ -12,8 +13,24 @@ from pathlib import Path
 from .errors import DiskError
 
 
+logger = logging.getLogger(__name__)
+
+# What file systems say to an operation that they do not have: network shares, mounts of object stores, containers.
+NOT_SUPPORTED = {
+    *(errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK, errno.EXDEV),
+    *(errno.EPERM, errno.EACCES, errno.EBADF, errno.EISDIR, errno.EBUSY, errno.EMLINK, errno.ENODEV),
+}
+_said: set[str] = set()
+
 # Bytes: a library's failed write on a disk with less free is put down to that.
 ALMOST_FULL = 1 << 20
+
+
+def say_once(key: str, text: str):
+    """A notice that is given once in a process, however often its cause comes up."""
+    if key not in _said:
+        _said.add(key)
+        logger.warning("%s", text)
 
 
 @contextlib.contextmanager
@@ -27,7 +44,8 @@ def writing(path: Path, temporary: Path | None = None):
     except BaseException as error:
         reason = system_reason(error, path) if isinstance(error, Exception) else None
         if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink()
         if reason is None or isinstance(error, DiskError):
             raise
         raise DiskError(f"{path} could not be written: {reason}") from error
@@ -51,12 +69,24 @@ def system_reason(error: BaseException, path: Path) -> str | None:
 
 
 def flush(path: Path):
-    """Make a file's content, or a folder's list of names, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
+    """
+    Make a file's content, or a folder's list of names, survive a power cut. Many network shares cannot do it for
+    folders: that is said once. A file whose content cannot be flushed is an error everywhere.
+    """
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED or not path.is_dir():
+            raise
+        say_once(
+            "flush",
+            f"the file system of {path} cannot flush folders ({error.strerror}): the run goes on, but a power cut may"
+            " lose the newest files",
+        )
 
 
 def flush_tree(folder: Path):
@@ -82,17 +112,59 @@ def replace_file(path: Path, write: Callable[[Path], None]):
     temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
     with writing(path, temporary):
         write(temporary)
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]):
     """Have `write` fill a folder under a temporary name, flush it, then put it in the place of the old one."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
+    temporary, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old.tmp")
     with writing(folder, temporary):
         shutil.rmtree(temporary, ignore_errors=True)
         write(temporary)
         flush_tree(temporary)
         if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+            _move_aside(folder, old)
+        put_in_place(temporary, folder)
         flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _move_aside(folder: Path, aside: Path):
+    """Make room for a new folder. On shares, files of the old one that are still open cannot be deleted yet."""
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        os.replace(folder, aside)
+    except OSError:
+        shutil.rmtree(folder)
+
+
+def put_in_place(temporary: Path, final: Path):
+    """Rename what was written to its name; where the file system cannot rename, copy it there and say so."""
+    try:
+        os.replace(temporary, final)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        _copy(temporary, final)
+        say_once(
+            "rename",
+            f"the file system of {final} cannot rename ({error.strerror}): files are copied into place, and a crash"
+            " in the middle may leave one half written",
+        )
+        shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink()
+
+
+# Files that say that a folder is whole; they are copied last.
+_WHOLE = ("model_index.json", "manifest.json")
+
+
+def _copy(source: Path, target: Path):
+    """Copy a file, or a folder file by file, and flush the content; no times, no rights."""
+    if not source.is_dir():
+        shutil.copyfile(source, target)
+        return flush(target)
+    files = [p for p in source.rglob("*") if p.is_file()]
+    for path in sorted(files, key=lambda p: p.name in _WHOLE):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _copy(path, place)

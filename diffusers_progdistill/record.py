@@ -1,6 +1,7 @@
 """chain.json: what was run, with which settings and versions, and what it cost. Written so that it is never half."""
 
 import contextlib
+import errno
 import json
 import platform
 import re
@@ -10,8 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from . import __version__
-from .disk import write_json, writing
-from .errors import InputError
+from .disk import NOT_SUPPORTED, say_once, system_reason, write_json, writing
+from .errors import DiskError, InputError
 
 
 RECORD_NAME = "chain.json"
@@ -81,6 +82,30 @@ def students_of(content: dict) -> list[dict]:
     return [s for s in content["stages"] if "num_inference_steps" in s]
 
 
+def _native_lock(path: Path) -> FileLock:
+    """A lock that ends with its process. filelock's replacement where there is none would refuse a resumed run."""
+    try:
+        return FileLock(path, fallback_to_soft=False)
+    except TypeError:
+        # Older releases have no replacement and raise `NotImplementedError`.
+        return FileLock(path)
+
+
+def _take(lock: FileLock, folder: Path):
+    """Hold a lock, or do without one where the file system has none."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"--output_dir {folder} is in use by another process: wait for it, or give another"
+        ) from error
+    except (NotImplementedError, OSError) as error:
+        # A file that cannot be made ends the run; a lock that the file system does not have only protects it.
+        if not Path(lock.lock_file).exists() or getattr(error, "errno", errno.ENOSYS) not in NOT_SUPPORTED:
+            raise DiskError(f"{lock.lock_file} could not be written: {system_reason(error, folder)}") from error
+        say_once("lock", f"the file system of {folder} has no locks: make sure that no other run writes there")
+
+
 @contextlib.contextmanager
 def only_process_in(folder: Path):
     """
@@ -91,13 +116,8 @@ def only_process_in(folder: Path):
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_NAME)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"--output_dir {folder} is in use by another process: wait for it, or give another"
-        ) from error
+        lock = _native_lock(folder / LOCK_NAME)
+    _take(lock, folder)
     try:
         yield
     finally:

@@ -9,7 +9,8 @@ from huggingface_hub.constants import HF_HOME
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..disk import replace_file
+from ..disk import replace_file, say_once
+from ..errors import DiskError
 
 
 def content_key(*parts) -> str:
@@ -34,11 +35,18 @@ def stored(key: str, folder: str | None = None) -> dict[str, torch.Tensor] | Non
 
 
 def store(key: str, tensors: dict[str, torch.Tensor], folder: str | None = None):
-    """Keep tensors under a key."""
+    """Keep tensors under a key. A cache that cannot be written only costs time."""
     path = path_of(key, folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    replace_file(path, lambda temporary: save_file(tensors, temporary))
+    try:
+        if str(path).startswith("~"):
+            # What the libraries make of a home that there is not: a folder of that name in the working directory.
+            raise DiskError(f"{path.parent} could not be written: there is no home folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda temporary: save_file(tensors, temporary))
+    except OSError as error:
+        reason = str(error) if isinstance(error, DiskError) else error.strerror
+        say_once("cache", f"nothing is kept in the cache {path.parent} ({reason}): give a folder by --cache_dir")
 
 
 def path_of(key: str, folder: str | None) -> Path:

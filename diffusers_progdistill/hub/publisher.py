@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.utils import disable_progress_bars
 
-from ..disk import writing
+from ..disk import put_in_place, writing
 from .upload import PAUSES, describe, is_passing, publish, with_retries
 
 
@@ -25,7 +25,8 @@ def link_or_copy(source: Path, target: Path):
     try:
         os.link(source, target)
     except OSError:
-        shutil.copy2(source, target)
+        # The content alone: shares may refuse to set times and rights.
+        shutil.copyfile(source, target)
 
 
 class Publisher:
@@ -57,6 +58,8 @@ class Publisher:
         self.error: BaseException | None = None
         self._changed, self._giving_up = threading.Condition(), threading.Event()
         self._news, self._closing, self._refused = True, False, False
+        # An entry that is on its way into the queue: where folders cannot be renamed, it is not whole yet.
+        self._coming: str | None = None
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
     def start(self):
@@ -67,6 +70,7 @@ class Publisher:
     def waiting(self) -> list[str]:
         """Names of the students in the queue, in the order of the chain."""
         names = [p.name for p in self.queue.glob("steps-*")] if self.queue.is_dir() else []
+        names = [name for name in names if name != self._coming]
         return sorted(names, key=lambda name: -int(name.removeprefix("steps-")))
 
     def add(self, student: Path, card: str, pictures: list[Path] = ()):
@@ -86,7 +90,11 @@ class Publisher:
             self._fill(temporary, student, card, pictures)
             with self._changed:
                 shutil.rmtree(entry, ignore_errors=True)
-                os.replace(temporary, entry)
+                self._coming = entry.name
+                try:
+                    put_in_place(temporary, entry)
+                finally:
+                    self._coming = None
                 self._news = True
                 self._changed.notify()
 
@@ -162,7 +170,11 @@ class Publisher:
         done = entry.with_name(f".{entry.name}.done")
         with self._changed:
             shutil.rmtree(done, ignore_errors=True)
-            os.replace(entry, done)
+            try:
+                os.replace(entry, done)
+            except OSError:
+                # Where folders cannot be renamed, a rest of one is published once more, which changes nothing.
+                done = entry
         shutil.rmtree(done, ignore_errors=True)
 
     def _sleep(self, seconds: float):
