@@ -21,6 +21,8 @@ class EvaluationConfig:
     dataset_name: str | None = option(None, "The real images, as for `distill`. Default: those of the run.")
     dataset_config_name: str | None = option(None, "The configuration of the data set on the Hub.")
     train_data_dir: str | None = option(None, "A folder of images, a parquet file or a folder of them.")
+    train_split: str | None = option(None, "The split that is used. Default: train, if there are splits.")
+    follow_links: bool = option(False, "Use images that links in the folder lead to, wherever they are.")
     image_column: str = option("image", "The column of the data set that holds the images.")
     class_column: str | None = option(None, "The column that holds the class labels (for the classifier's features).")
     resolution: int | None = option(None, "Height and width of the images. Default: what the model was made for.")

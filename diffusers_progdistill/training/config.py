@@ -38,8 +38,12 @@ class TrainingConfig:
     train_data_dir: str | None = option(
         None, "A folder of images (one subfolder a class, if there are classes), a parquet file or a folder of them."
     )
+    train_split: str | None = option(None, "The split that is used. Default: train, if there are splits.")
+    follow_links: bool = option(False, "Use images that links in the folder lead to, wherever they are.")
     image_column: str = option("image", "The column of the data set that holds the images.")
-    class_column: str | None = option(None, "The column that holds the class labels (for class-conditional models).")
+    class_column: str | None = option(
+        None, "The column of the class labels (for class-conditional models); 'label' reads the class folders."
+    )
     resolution: int | None = option(None, "Height and width of the images. Default: what the model was made for.")
     center_crop: bool = option(
         True, "Crop the middle of images that are not square (default); otherwise they are squeezed to a square."

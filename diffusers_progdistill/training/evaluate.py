@@ -28,7 +28,7 @@ from .setup import LONGEST_WAIT
 
 DATA_OPTIONS = (
     *("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "class_column", "resolution"),
-    *("center_crop", "background_color"),
+    *("center_crop", "background_color", "train_split", "follow_links"),
 )
 
 

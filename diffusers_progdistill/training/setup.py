@@ -32,6 +32,8 @@ LATER_OPTIONS = {
     "bf16_teacher": False,
     "background_color": "white",
     "early_stopping_threshold": 0.0,
+    "train_split": None,
+    "follow_links": False,
 }
 
 

@@ -1,0 +1,126 @@
+"""Real splits are told from names; what is left out is counted."""
+
+import pytest
+import torch
+from helpers.image_folders import found, labels_by_name, loaded, make_folder, make_table, names_found
+
+from diffusers_progdistill.errors import InputError
+
+
+SPLITS = {
+    "train and test": ("train/{}.png", "test/{}.png"),
+    "train and val": ("train/{}.png", "val/{}.png"),
+    "upper case": ("Train/{}.png", "Validation/{}.png"),
+    "years": ("train2017/{}.png", "val2017/{}.png"),
+    "words around": ("training_set/{}.png", "test-images/{}.png"),
+    "classes within": ("train/cat/{}.png", "test/cat/{}.png"),
+    "splits within a folder": ("images/train/{}.png", "images/dev/{}.png"),
+    "splits within classes": ("cat/train/{}.png", "cat/test/{}.png"),
+    "deep": ("train/a/b/c/{}.png", "eval/a/{}.png"),
+}
+
+
+@pytest.mark.parametrize("train, other", SPLITS.values(), ids=SPLITS.keys())
+def test_the_train_split_is_used_and_the_others_counted(train, other, tmp_path, caplog):
+    names = [train.format(k) for k in range(5)]
+    folder = make_folder(tmp_path / "images", names + [other.format(k) for k in range(3)])
+    assert names_found(folder) == names
+    (line,) = caplog.messages
+    assert "the split train is used; left out: 3 images of" in line
+
+
+def test_another_split_is_chosen_by_any_of_its_names(tmp_path):
+    folder = make_folder(tmp_path / "images", ["train/1.png", "val/2.png", "test/3.png"])
+    for wanted in ("validation", "val", "dev", "VAL"):
+        assert names_found(folder, train_split=wanted) == ["val/2.png"]
+    assert names_found(folder, train_split="test") == ["test/3.png"]
+    with pytest.raises(InputError, match=r"--train_split unseen .* \(test, train, validation\)"):
+        found(folder, train_split="unseen")
+
+
+def test_a_set_without_splits_has_only_a_training_set(tmp_path):
+    folder = make_folder(tmp_path / "images", ["a/1.png", "b/2.png"])
+    assert len(names_found(folder, train_split="train")) == 2
+    with pytest.raises(InputError, match="--train_split test .*there are none"):
+        found(folder, train_split="test")
+
+
+def test_classes_called_as_splits_are_said_to_be_classes(tmp_path, caplog):
+    names = ["bus/1.png", "test/2.png", "train/3.png"]
+    folder = make_folder(tmp_path / "images", names)
+    assert names_found(folder) == names
+    (line,) = caplog.messages
+    assert "the folders test, train are taken for classes" in line and "--train_split" in line
+    assert labels_by_name(folder) == {"bus/1.png": 0, "test/2.png": 1, "train/3.png": 2}
+    assert names_found(folder, train_split="train") == ["train/3.png"]
+
+
+def test_splits_are_not_classes(tmp_path):
+    folder = make_folder(tmp_path / "images", ["train/1.png", "train/2.png", "test/3.png"])
+    with pytest.raises(InputError, match="--class_column label .*no labels"):
+        found(folder, class_column="label")
+
+
+TABLES = {
+    "shards": ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet"),
+    "shards with a fingerprint": (
+        "data/train-00000-of-00001-ab12.parquet",
+        "data/validation-00000-of-00001-cd.parquet",
+    ),
+    "names": ("train.parquet", "test.parquet"),
+    "prefixes": ("cifar10-train.parquet", "cifar10-test.parquet"),
+    "folders": ("default/train/0000.parquet", "default/test/0000.parquet"),
+    "another split": ("train-00000-of-00001.parquet", "unlabeled-00000-of-00001.parquet"),
+}
+
+
+@pytest.mark.parametrize("train, other", TABLES.values(), ids=TABLES.keys())
+def test_train_and_test_tables_are_not_one_training_set(train, other, tmp_path, caplog):
+    folder = tmp_path / "tables"
+    make_table(folder / train, range(10))
+    plain = loaded(folder).all_images()
+    make_table(folder / other, range(10, 16))
+    caplog.clear()
+    assert len(plain) == 10 and torch.equal(loaded(folder).all_images(), plain)
+    assert "the split train is used; left out: 1 table of" in caplog.text
+
+
+def test_tables_without_a_training_set_are_refused_and_one_can_be_chosen(tmp_path):
+    folder = tmp_path / "tables"
+    make_table(folder / "test-00000-of-00001.parquet", range(2))
+    assert len(loaded(folder)) == 2
+    make_table(folder / "val-00000-of-00001.parquet", range(3))
+    with pytest.raises(InputError, match=r"--train_split .*\(test, validation\)"):
+        found(folder)
+    assert len(loaded(folder, train_split="val")) == 3
+
+
+PLAIN = {
+    "numbers": ["a.parquet", "b.parquet"],
+    "shards of one name": ["pics-00000-of-00002.parquet", "pics-00001-of-00002.parquet"],
+    "shards of train": ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"],
+    "a class called train": ["bus.parquet", "train.parquet"],
+    "brackets": ["x[1].parquet", "x[2].parquet"],
+    "a sign": ["a#1.parquet", "b 50%.parquet"],
+}
+
+
+@pytest.mark.parametrize("names", PLAIN.values(), ids=PLAIN.keys())
+def test_several_tables_are_one_data_set(names, tmp_path):
+    folder = tmp_path / "tables"
+    for number, name in enumerate(names):
+        make_table(folder / name, [2 * number, 2 * number + 1])
+    images = make_folder(tmp_path / "images", [f"{k}.png" for k in range(4)])
+    assert torch.equal(loaded(folder).all_images(), loaded(images).all_images())
+
+
+def test_data_sets_saved_to_disk_are_read(tmp_path):
+    import datasets
+
+    parts = {
+        name: datasets.Dataset.from_parquet(str(make_table(tmp_path / f"{name}.parquet", numbers)))
+        for name, numbers in (("train", range(4)), ("test", range(2)))
+    }
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    assert len(loaded(tmp_path / "saved")) == 4
+    assert len(loaded(tmp_path / "saved" / "test")) == 2
