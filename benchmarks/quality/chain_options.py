@@ -32,7 +32,7 @@ STEPS = (8, 4, 2, 1)
 # Of each student of more than two steps.
 UPDATES = 265
 DDIM = {"teacher_solver": "ddim"}
-DEFAULT = {"loss_type": "huber", "clip_loss": True}
+BOTH = {"loss_type": "huber", "clip_loss": True}
 # So few updates hardly settle; this ends the last two stages before their time.
 EARLY = {"early_stopping_threshold": 0.08, "logging_steps": 10}
 
@@ -41,9 +41,9 @@ def options_of(updates: int) -> dict[str, dict]:
     """What each chain changes: options of `distill`, or a target that it has no option for."""
     return {
         "squared loss": {},
-        "default": DEFAULT,
-        "default + early end": {**DEFAULT, **EARLY},
-        "default + four-fold + targets twice": {**DEFAULT, "stage_factor": 4, "reuse_targets": 2},
+        "both": BOTH,
+        "both + early end": {**BOTH, **EARLY},
+        "both + four-fold + targets twice": {**BOTH, "stage_factor": 4, "reuse_targets": 2},
         "pseudo-Huber": {"loss_type": "huber"},
         "finished images": {"clip_loss": True},
         "as the paper": {"start_steps": 1024, **DDIM},

@@ -31,6 +31,7 @@ from diffusers_progdistill.evaluation.summary import summaries, table
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.network import student_network
+from diffusers_progdistill.training.recipes import settle
 from diffusers_progdistill.training.run import open_run, run_alone
 from diffusers_progdistill.training.stages import Examples, Objective, Stage
 
@@ -109,7 +110,7 @@ class ConsistencyPipeline(ProgressiveDistillationPipeline):
 
 def train(config: DistillationConfig, forward_units: int):
     """Train the student into the output folder; a run that was stopped goes on."""
-    run = open_run(config)
+    run = open_run(settle(config))
     teacher = run.teacher.pipeline
     student = student_network(teacher.unet)
     num_train = teacher.scheduler.config.num_train_timesteps

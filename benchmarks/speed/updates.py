@@ -23,7 +23,7 @@ def make_config(batch_size: int, **options) -> DistillationConfig:
 
 
 def make_objective(teacher, device=None, loss_type: str = "huber") -> HalvingObjective:
-    """The loss of an update by default, or the squared one, the only one that peers know."""
+    """The loss with both of its parts, which costs the most, or the squared one, the only one that peers know."""
     own = {"huber_c": DistillationConfig.huber_c, "clip_loss": True} if loss_type == "huber" else {}
     return HalvingObjective(
         teacher, "v_prediction", NUM_STEPS, "v_prediction", "truncated_snr", TIMESTEPS, device, **own

@@ -35,6 +35,9 @@ def chain_config(folder: Path, scale: float = 1.0) -> DistillationConfig:
         # Where `--start_steps auto` finds this teacher's curve flat.
         start_steps=32,
         teacher_solver="midpoint",
+        # Half of the values of the digits are black or white.
+        loss_type="huber",
+        clip_loss=True,
         end_steps=1,
         updates_per_stage=max(1, round(400 * scale)),
         train_batch_size=128,

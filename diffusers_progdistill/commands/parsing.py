@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,11 +17,25 @@ from ..errors import DiskError, InputError, PublishError, StoppedBySignal
 SECTIONS = ("train-teacher", "adopt", "distill")
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of each option; where there is none, the help text says what is done."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class OneLineParser(HfArgumentParser):
     """`HfArgumentParser` that takes no abbreviations and says what is wrong in one line, without the usage."""
 
     def __init__(self, dataclass_types, **kwargs):
         super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
+        # Switches that may be left open get the counterpart that the parent class gives to those that are on.
+        for one in fields(dataclass_types):
+            if one.metadata.get("const") is True:
+                names = f"--no_{one.name}", f"--no-{one.name.replace('_', '-')}"
+                self.add_argument(
+                    *names, dest=one.name, action="store_false", default=None, help=f"Set --{one.name} to false."
+                )
 
     def error(self, message) -> NoReturn:
         raise InputError(message)
@@ -104,7 +119,7 @@ def parse(config_class, argv: list[str], prog: str, description: str, defaults: 
         config_class,
         prog=prog,
         description=description,
-        formatter_class=lambda prog: argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100),
+        formatter_class=lambda prog: HelpFormatter(prog, max_help_position=32, width=100),
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="Options as 'option: value' lines; typed ones win.")
     if defaults:

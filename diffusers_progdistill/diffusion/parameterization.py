@@ -6,10 +6,6 @@ z is the noisy sample, alpha = cos(phi) and sigma = sin(phi) its signal and nois
 import torch
 
 
-# How far beyond [-1, 1] a finished image's black and white are pulled, and up to which error a pixel may stay there:
-# 89 and 13 of 256 gray levels.
-HIDDEN_MARGIN, LARGEST_HIDDEN_ERROR = 0.7, 0.1
-
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "sample_epsilon")
 
 
@@ -77,34 +73,3 @@ def from_sample(x: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type:
     if prediction_type in ("sample", "sample_epsilon"):
         return x
     check_prediction_type(prediction_type)
-
-
-def hidden_error(
-    output: torch.Tensor, target: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type: str
-) -> torch.Tensor:
-    """
-    What is taken off an output's error where it is judged by the finished image, in which x beyond [-1, 1] is shown as
-    -1 or 1.
-
-    An error out there is not seen, and does not count: a network can leave black and white where its small errors are
-    hidden. So that it does, a pixel that should be black or white and is not counts `HIDDEN_MARGIN` more, as if it had
-    to go as far beyond. One that is out there and should not be, by more than `LARGEST_HIDDEN_ERROR`, counts as it is
-    and comes back.
-
-    Args:
-        output (`torch.Tensor`): What the network returned; the merged x for `"sample_epsilon"`.
-        target (`torch.Tensor`): The x that it should mean.
-        z, alpha, sigma, prediction_type: See [`from_sample`].
-
-    Returns:
-        `torch.Tensor`: In the space of the output.
-    """
-    x = output if prediction_type == "sample_epsilon" else to_sample(output, z, alpha, sigma, prediction_type)
-    shown, shown_target = x.clamp(-1, 1), target.clamp(-1, 1)
-    may_hide = (shown - shown_target).abs() <= LARGEST_HIDDEN_ERROR
-    should_hide = (target.abs() >= 1) & (x * shown_target < 1)
-    hidden = torch.where(may_hide, x - shown, 0.0) - (target - shown_target)
-    hidden = hidden + torch.where(should_hide, HIDDEN_MARGIN * shown_target, 0.0)
-    # An output is linear in the x that it means, and this its slope.
-    slope = {"v_prediction": -1 / sigma, "epsilon": -alpha / sigma}.get(prediction_type, 1.0)
-    return slope * hidden

@@ -278,6 +278,15 @@ With `diffusers-progdistill`, which knows the number of steps:
         }
         return "\n\n".join(f"![{texts[p]}]({p})" for p in self.pictures)
 
+    def recipe(self) -> str:
+        """A sentence, if the record names one."""
+        about = self.about
+        if "recipe" not in about:
+            return ""
+        changes = about.get("recipe_changes") or []
+        but = f", but for {', '.join(plain(name) for name in changes)}" if changes else ""
+        return f" The settings are\nthose of the recipe {plain(about['recipe'])}{but}."
+
     def training(self) -> str:
         stages = [*self.adopted, *self.students]
         units = sum(s["forward_units"] for s in stages)
@@ -297,6 +306,7 @@ With `diffusers-progdistill`, which knows the number of steps:
             learned += " An error counted\nby its pseudo-Huber distance, not by its square."
         if self.settings.get("clip_loss"):
             learned += " The last step\nwas judged by the finished image, whose values are cut off at its range."
+        learned += self.recipe()
         return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. {learned} {self.adoption()}Cost so
 far: {updates:,} updates,
 {units:,} forward passes of a batch, {hours:.2f} hours.

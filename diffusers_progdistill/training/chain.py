@@ -18,8 +18,10 @@ from .monitor import Monitor
 from .network import student_network
 from .plan import ADOPT_STAGE, plan_of, print_plan
 from .pretrained import Teacher
+from .recipes import about_recipe, describe_recipe, settle
 from .report import Report
 from .run import Run, open_run
+from .saturation import describe_saturation, share_of_data
 from .setup import about_of, check_resume, compiled, start_trackers
 from .signals import StopRequest, anybody_asked_to_stop
 from .stages import HalvingObjective, Stage
@@ -47,13 +49,16 @@ def distill(config: DistillationConfig) -> Path:
         [`PublishError`]: If everything was trained, but something is not on the Hub.
         [`StoppedBySignal`]: After SIGTERM or SIGINT, when a checkpoint is written.
     """
-    run = open_run(config)
+    run = open_run(settle(config))
     resolve_start(run)
+    config = run.config
     check_steps(config, run.teacher)
     if config.eval_images and config.feature_extractor == "classifier" and run.data.labels is None:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
     folder, plan = Path(config.output_dir), plan_of(config, run.teacher)
     if config.dry_run:
+        run.accelerator.print(describe_recipe(config))
+        run.accelerator.print(describe_saturation(share_of_data(run.data), config.clip_loss))
         print_plan(run, plan, kinds_of(run, plan))
         return folder
     settings = run.settings()
@@ -82,7 +87,7 @@ def run_chain(run: Run, plan: list[Stage], record: Record, hub: dict | None):
     run.accelerator.wait_for_everyone()
     with StopRequest() as stop:
         if run.is_main:
-            about = about_of(run.config, run.teacher, run.data)
+            about = {**about_of(run.config, run.teacher, run.data), **about_recipe(run.config)}
             record.update(about=about, **({"hub": hub} if hub else {}))
         start_trackers(run.accelerator, record.content["settings"])
         publication = start_publication(run, plan, record, hub) if hub else None
@@ -210,6 +215,7 @@ def halving_objective(run: Run, teacher_unet, num_train_timesteps: int, stage: S
         midpoint=stage.midpoint,
         huber_c=run.config.huber_c if run.config.loss_type == "huber" else None,
         clip_loss=run.config.clip_loss,
+        clip_margin=run.config.clip_margin,
     )
 
 

@@ -1,10 +1,14 @@
 """The options of training a teacher and of distilling it, as dataclasses; their checks, which need no torch."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
+from ..record import RECORD_NAME
+from .loss_options import LossOptions
+from .options import option
 
 
 Weighting = Literal["snr", "truncated_snr", "snr_plus_one", "constant"]
@@ -15,13 +19,10 @@ NEUTRAL_OPTIONS = {
     *("output_dir", "cache_dir", "hub_token", "report_to", "logging_dir", "logging_steps", "dataloader_num_workers"),
     *("checkpointing_steps", "checkpoints_total_limit", "resume_from_checkpoint"),
     *("eval_images", "feature_extractor", "eval_batch_size", "dry_run", "gradient_checkpointing"),
+    # What it stands for is told option by option.
+    "recipe",
     *("push_to_hub", "hub_model_id", "hub_private_repo", "hub_license"),
 }
-
-
-def option(default, help: str, **metadata):
-    """A dataclass field whose help text the command line shows."""
-    return field(default=default, metadata={"help": help, **metadata})
 
 
 @dataclass
@@ -204,14 +205,19 @@ class AdoptionConfig(TrainingConfig):
 
 
 @dataclass
-class DistillationConfig(AdoptionConfig):
+class DistillationConfig(LossOptions, AdoptionConfig):
     """Options of `progdistill distill` (Algorithm 2 of the paper)."""
 
     output_dir: str = option("progdistill-output", "Where everything is written.")
-    start_steps: str = option(
-        "auto",
+    recipe: Literal["default", "paper"] | None = option(
+        None,
+        "What the options are that are not given: 'paper', as Salimans & Ho (2022) did, or 'default', as measured best"
+        " here. Default: default, or what the run in --output_dir began with.",
+    )
+    start_steps: str | None = option(
+        None,
         "Number of sampling steps of the teacher, which students start below; 'auto' looks where more of them hardly"
-        " change its images (the paper: 1024 or more).",
+        " change its images. Default: auto (with --recipe paper 1024, on CIFAR-10 8192).",
     )
     end_steps: int = option(4, "Number of sampling steps of the last student; --start_steps halves down to it.")
     updates_per_stage: int = option(50_000, "Updates of each student; twice as many for those of 2 steps and of 1.")
@@ -219,26 +225,13 @@ class DistillationConfig(AdoptionConfig):
         2,
         "Steps of its teacher that a student's step replaces: 2, as in the paper, or 4, 8, ... for fewer students.",
     )
-    teacher_solver: Literal["auto", "midpoint", "ddim"] = option(
-        "auto",
-        "How the first stage integrates a teacher that is not a student yet: ddim, as in the paper, or midpoint, which"
-        " is of second order and asks it as often; 'auto': midpoint with --start_steps auto, ddim with a number.",
+    teacher_solver: str | None = option(
+        None,
+        "How the first stage integrates a teacher that is not a student yet: midpoint, which is of second order, or"
+        " ddim, as in the paper; both ask the teacher as often. Default: midpoint.",
     )
     reuse_targets: int = option(
         1, "Updates that each target of the teacher serves; 1 asks the teacher anew for every update."
-    )
-    loss_type: Literal["huber", "l2"] = option(
-        "huber",
-        "What the error of an image costs: 'huber', its pseudo-Huber distance, which makes better students of 1 and 2"
-        " steps, or 'l2', its square, as in the paper.",
-    )
-    huber_c: float = option(
-        0.00054, "Root mean squared error of an image up to which the pseudo-Huber loss is as the square."
-    )
-    clip_loss: bool = option(
-        True,
-        "Judge a student's last step by the finished image: what lies beyond the range of pixels is cut off there, and"
-        " costs nothing; black and white are pulled out there. The paper does not.",
     )
     early_stopping_threshold: float = option(
         0.0,
@@ -281,22 +274,31 @@ class DistillationConfig(AdoptionConfig):
     def check(self):
         super().check()
         number = isinstance(self.start_steps, int) and self.start_steps > 0
-        self._require("start_steps", number or self.start_steps == "auto", "a positive number, or auto")
+        self._require("start_steps", number or self.start_steps in (None, "auto"), "a positive number, or auto")
         if self.stochastic_sampler:
             self._require("start_steps", number, "a number with --stochastic_sampler")
             self._require("end_steps", self.end_steps == self.start_steps, f"--start_steps {self.start_steps} too")
             self._require("stage_factor", self.stage_factor == 2, "2 with --stochastic_sampler")
             self._require("end_steps", self.end_steps > 1, "2 or more with --stochastic_sampler")
-        if self.start_steps != "auto" and not self.stochastic_sampler:
+        if number and not self.stochastic_sampler:
             self._check_doubling()
+        self._require("recipe", self.recipe in (None, "default", "paper"), "default or paper")
+        self._check_solver()
+        self.check_loss()
         self._require("early_stopping_threshold", 0 <= self.early_stopping_threshold < 1, "in [0, 1)")
-        self._require("huber_c", 0 < self.huber_c < float("inf"), "a positive number")
         power = self.stage_factor >= 2 and self.stage_factor & (self.stage_factor - 1) == 0
         self._require("stage_factor", power, "2, 4, 8 or another power of two")
         self._require("eval_images", self.eval_images >= 0, "zero or a positive number")
         self._require("eval_images", not 0 < self.eval_images < 4, "4 or more, or 0")
         if self.eval_images and find_spec("torchmetrics") is None:
             raise InputError("--eval_images needs torchmetrics: `pip install diffusers-progdistill[eval]`")
+
+    def _check_solver(self):
+        # Once a third one, which older runs may name: what it meant is in their record.
+        if self.teacher_solver == "auto" and (Path(self.output_dir) / RECORD_NAME).exists():
+            return
+        right = "midpoint or ddim (auto is no longer one: leave it out for midpoint)"
+        self._require("teacher_solver", self.teacher_solver in (None, "midpoint", "ddim"), right)
 
     def _check_doubling(self):
         ratio, rest = divmod(self.start_steps, self.end_steps)

@@ -110,5 +110,5 @@ class Feed:
 
 def _stacked(batches: list[Examples]) -> list[torch.Tensor | None]:
     """The fields of examples, of shape `(number of batches, batch_size, ...)`."""
-    columns = zip(*((b.z, b.timestep, b.angle, b.target, b.labels) for b in batches))
+    columns = zip(*((b.z, b.timestep, b.angle, b.target, b.labels, b.is_last) for b in batches))
     return [None if column[0] is None else torch.stack(column) for column in columns]

@@ -29,6 +29,7 @@ LATER_OPTIONS = {
     "reuse_targets": 1,
     "loss_type": "l2",
     "clip_loss": False,
+    "clip_margin": 0.7,
     "bf16_teacher": False,
     "background_color": "white",
     "early_stopping_threshold": 0.0,
@@ -110,6 +111,8 @@ def settings_of(config: TrainingConfig, data, global_batch: int, teacher=None) -
         silent.add("teacher_solver")
     if settings.get("loss_type") != "huber":
         silent.add("huber_c")
+    if not settings.get("clip_loss"):
+        silent.add("clip_margin")
     if settings.get("early_stopping_threshold"):
         # The loss of logging intervals decides.
         settings["logging_steps"] = config.logging_steps

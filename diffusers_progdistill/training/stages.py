@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import torch
 
 from ..diffusion.adoption import ForeignTeacher
+from ..diffusion.clipping import hidden_error, output_slope
 from ..diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
-from ..diffusion.parameterization import from_sample, hidden_error, to_sample
+from ..diffusion.parameterization import from_sample, to_sample
 from ..diffusion.targets import TargetGrid, teacher_target
 from ..diffusion.weighting import loss_weight, pseudo_huber_loss, weighted_loss
 from ..seeds import seed_of
+from .loss_options import LossOptions
 
 
 # Share of the SNR + 1 weight that adopting from epsilon keeps where SNR vanishes (docs/adopt.md: what was compared).
@@ -83,6 +85,8 @@ class Examples:
         timestep, angle (`torch.Tensor`): What the network is fed, and phi in radians, shape `(batch_size,)`.
         target (`torch.Tensor`): The x that it is to predict, of the shape of z.
         labels (`torch.Tensor` or `None`): Classes, shape `(batch_size,)`.
+        is_last (`torch.Tensor`, *optional*): Whether the student's step from here is its last, which ends in the
+            finished image, shape `(batch_size,)`.
     """
 
     z: torch.Tensor
@@ -90,6 +94,7 @@ class Examples:
     angle: torch.Tensor
     target: torch.Tensor
     labels: torch.Tensor | None
+    is_last: torch.Tensor | None = None
 
 
 class Draws:
@@ -230,10 +235,11 @@ class HalvingObjective(Objective):
         midpoint: bool = False,
         huber_c: float | None = None,
         clip_loss: bool = False,
+        clip_margin: float = LossOptions.clip_margin,
     ):
         super().__init__(prediction_type, weighting, num_train_timesteps)
         self.teacher, self.teacher_type, self.num_steps = teacher, teacher_type, num_steps
-        self.huber_c, self.clip_loss = huber_c, clip_loss
+        self.huber_c, self.clip_loss, self.clip_margin = huber_c, clip_loss, clip_margin
         # The stochastic sampler's student spans two steps of a teacher on its own grid.
         if doubled_stride:
             self.grid = TargetGrid.create_doubled(num_steps, num_train_timesteps, device=device)
@@ -244,7 +250,8 @@ class HalvingObjective(Objective):
 
     @torch.no_grad()
     def examples(self, batch: Batch) -> Examples:
-        rows = self.grid.at((batch.uniform * self.num_steps).long())
+        index = (batch.uniform * self.num_steps).long()
+        rows = self.grid.at(index)
         angle = rows.angles[:, 0]
         z = add_noise(batch.images, batch.noise, angle[:, None, None, None])
         target = teacher_target(
@@ -253,15 +260,17 @@ class HalvingObjective(Objective):
             rows,
             self.teacher_type,
         )
-        return Examples(z, rows.timesteps[:, 0], angle, target, batch.labels)
+        return Examples(z, rows.timesteps[:, 0], angle, target, batch.labels, index == 0)
 
     def error(self, output: torch.Tensor, examples: Examples, alpha, sigma) -> torch.Tensor:
         error = super().error(output, examples, alpha, sigma)
         if not self.clip_loss:
             return error
-        hidden = hidden_error(output, examples.target, examples.z, alpha, sigma, self.prediction_type)
-        is_last = examples.angle == self.grid.angles[0, 0]
-        return error - torch.where(is_last[:, None, None, None], hidden, 0.0)
+        # Two heads have been merged to the x that they mean.
+        is_x = self.prediction_type == "sample_epsilon"
+        x = output if is_x else to_sample(output, examples.z, alpha, sigma, self.prediction_type)
+        hidden = hidden_error(x, examples.target, self.clip_margin) * output_slope(alpha, sigma, self.prediction_type)
+        return error - torch.where(examples.is_last[:, None, None, None], hidden, 0.0)
 
     def reduce(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if self.huber_c is None:

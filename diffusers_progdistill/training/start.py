@@ -1,5 +1,6 @@
 """Where a chain starts: the fewest steps at which the teacher's curve is flat (`--start_steps auto`)."""
 
+import dataclasses
 import functools
 import sys
 import time
@@ -15,6 +16,7 @@ from ..diffusion.targets import TargetGrid, teacher_target
 from ..errors import InputError
 from ..evaluation.sampling import noise_of
 from ..record import RECORD_NAME, read_content
+from .recipes import doubled, paper_start
 from .run import Run
 
 
@@ -32,37 +34,55 @@ DRY_RUN_SECONDS = 60.0
 
 def resolve_start(run: Run):
     """
-    Put a number of steps in place of `--start_steps auto`, what the run began with or else what is measured, and the
-    solver in place of `--teacher_solver auto`.
+    Put a number of steps in place of `--start_steps auto`: what the teacher or the run began with, what the recipe
+    says, or else what is measured. The run's own copy of the options gets it.
     """
     config = run.config
-    if config.teacher_solver == "auto":
-        # Who names a number of steps means those of the teacher's sampler; else it is the teacher's ODE that counts.
-        config.teacher_solver = "midpoint" if config.start_steps == "auto" else "ddim"
-    if config.start_steps != "auto":
+    if isinstance(config.start_steps, int):
         return
-    teacher, path, solver = run.teacher, Path(config.output_dir) / RECORD_NAME, config.teacher_solver
-    if teacher.pipeline.num_trained_steps is not None:
-        config.start_steps = teacher.pipeline.num_trained_steps
-    elif (begun := steps_of(path)) is not None:
-        config.start_steps = begun
-    elif teacher.reasons:
+    run.config = dataclasses.replace(config, start_steps=steps_to_start(run))
+    run.config.check()
+
+
+def steps_to_start(run: Run) -> int:
+    """The number of steps, of which a line or two are printed."""
+    config, teacher, solver = run.config, run.teacher, run.config.teacher_solver
+    if (trained := teacher.pipeline.num_trained_steps) is not None:
+        # A student's steps are taken as they are.
+        run.accelerator.print(f"--start_steps auto is {trained}, which the teacher was distilled for")
+        tell_flags(run, trained)
+        return trained
+    if (begun := steps_of(Path(config.output_dir) / RECORD_NAME)) is not None:
+        run.accelerator.print(f"--start_steps auto is {begun}, which the run began with")
+        tell_flags(run, begun, solver)
+        return begun
+    if config.start_steps is None and config.recipe == "paper":
+        return paper_start(config)
+    most = doubled(config.end_steps, MOST_STEPS[solver])
+    if teacher.reasons:
         # What it does on its own schedule says little of what is halved.
-        config.start_steps = most_steps(config.end_steps, solver)
-        run.accelerator.print(f"--start_steps auto is {config.start_steps}: the teacher is adopted first")
-    elif config.dry_run and (seconds := seconds_to_find(run, solver)) > DRY_RUN_SECONDS:
-        config.start_steps = most_steps(config.end_steps, solver)
+        run.accelerator.print(f"--start_steps auto is {most}: the teacher is adopted first")
+        tell_flags(run, most, solver)
+        return most
+    if config.dry_run and (seconds := seconds_to_find(run, solver)) > DRY_RUN_SECONDS:
         why = f"not looked for, which would take about {seconds:,.0f} s"
-        run.accelerator.print(f"--start_steps auto: at most {config.start_steps}; {why}")
-    else:
-        run.accelerator.print(f"--start_steps auto: {NUM_IMAGES} images of the teacher, {solver}")
-        found = [find_start(teacher.pipeline, config.end_steps, solver, run.accelerator)]
-        # Another device might decide otherwise.
-        config.start_steps, changes = broadcast_object_list(found)[0]
-        shown = ", ".join(f"{change:.1e} at {n}" for n, change in changes.items())
-        why = f" (share of its images' variance that still changes: {shown}; allowed {TOLERANCE:.1e})" if shown else ""
-        run.accelerator.print(f"--start_steps auto is {config.start_steps}{why}")
-    config.check()
+        run.accelerator.print(f"--start_steps auto: at most {most}; {why}")
+        return most
+    run.accelerator.print(f"--start_steps auto: {NUM_IMAGES} images of the teacher, {solver}")
+    found = [find_start(teacher.pipeline, config.end_steps, solver, run.accelerator)]
+    # Another device might decide otherwise.
+    steps, changes = broadcast_object_list(found)[0]
+    shown = ", ".join(f"{change:.1e} at {n}" for n, change in changes.items())
+    why = f" (share of its images' variance that still changes: {shown}; allowed {TOLERANCE:.1e})" if shown else ""
+    run.accelerator.print(f"--start_steps auto is {steps}{why}")
+    tell_flags(run, steps, solver)
+    return steps
+
+
+def tell_flags(run: Run, steps: int, solver: str | None = None):
+    """The flags that make the same students without looking; only a teacher that is no student has a solver."""
+    flags = f"--start_steps {steps}" + ("" if solver is None else f" --teacher_solver {solver}")
+    run.accelerator.print(f"the same without looking: {flags}")
 
 
 def steps_of(path: Path) -> int | None:
@@ -112,7 +132,7 @@ def find_start(pipeline, end_steps: int, solver: str, accelerator) -> tuple[int,
     """
     changes, steps = {}, 2 * end_steps
     if steps >= REFERENCE_STEPS[solver]:
-        return most_steps(end_steps, solver), changes
+        return doubled(end_steps, MOST_STEPS[solver]), changes
     reference = images_of(pipeline, REFERENCE_STEPS[solver], solver, accelerator)
     variance = (reference - reference.mean(0)).square().mean()
     while steps < REFERENCE_STEPS[solver]:
@@ -123,7 +143,7 @@ def find_start(pipeline, end_steps: int, solver: str, accelerator) -> tuple[int,
             if changes[steps] <= TOLERANCE:
                 return steps, changes
         steps *= 2
-    return most_steps(end_steps, solver), changes
+    return doubled(end_steps, MOST_STEPS[solver]), changes
 
 
 def images_of(pipeline, num_steps: int, solver: str, accelerator) -> torch.Tensor:
@@ -158,11 +178,3 @@ def chunk_of(pipeline, num_steps: int, solver: str, first: int, bar) -> torch.Te
 
 def _predict(unet, labels, sample, timestep):
     return unet(sample, timestep, labels, return_dict=False)[0]
-
-
-def most_steps(end_steps: int, solver: str) -> int:
-    """Where a chain starts if nothing less will do: `MOST_STEPS` or more, a number that halves down to `end_steps`."""
-    steps = 2 * end_steps
-    while steps < MOST_STEPS[solver]:
-        steps *= 2
-    return steps

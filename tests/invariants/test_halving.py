@@ -176,7 +176,8 @@ def test_only_the_last_step_is_judged_by_the_finished_image(num_steps):
         objective = HalvingObjective(teacher, "sample", num_steps, "sample", "constant", 1024, clip_loss=clip_loss)
         angle = objective.grid.angles[:, 0]
         examples = Examples(
-            *(torch.zeros(num_steps, 1, 2, 2), angle, angle, torch.full((num_steps, 1, 2, 2), 1.5), None)
+            *(torch.zeros(num_steps, 1, 2, 2), angle, angle, torch.full((num_steps, 1, 2, 2), 1.5), None),
+            is_last=torch.arange(num_steps) == 0,
         )
         student = lambda z, *_, **__: (torch.full_like(z, 1.25),)  # noqa: E731
         objective.reduce = lambda error, weight: error.square().mean((1, 2, 3))

@@ -87,7 +87,7 @@ def test_accumulated_halves_follow_the_same_trajectory(teacher_folder, tmp_path)
 
 
 def test_distilling_brings_the_student_nearer_to_two_teacher_steps(teacher_folder, tmp_path):
-    distill(chain(teacher_folder, tmp_path, end_steps=2, start_steps=4, updates_per_stage=60))
+    distill(chain(teacher_folder, tmp_path, end_steps=2, start_steps=4, updates_per_stage=60, teacher_solver="ddim"))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     noise = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -103,13 +103,12 @@ def test_distilling_brings_the_student_nearer_to_two_teacher_steps(teacher_folde
 
 
 def test_only_the_first_stage_of_a_real_teacher_takes_midpoint_steps(teacher_folder, tmp_path):
-    folders = {name: tmp_path / name for name in ("midpoint", "default", "again", "again-ddim")}
+    folders = {name: tmp_path / name for name in ("midpoint", "ddim", "again", "again-ddim")}
     distill(chain(teacher_folder, folders["midpoint"], start_steps=8, end_steps=2, teacher_solver="midpoint"))
-    # With a number of steps the default is the paper's.
-    distill(chain(teacher_folder, folders["default"], start_steps=8, end_steps=2))
-    settings = [json.loads((folders[n] / "chain.json").read_text())["settings"] for n in ("midpoint", "default")]
+    distill(chain(teacher_folder, folders["ddim"], start_steps=8, end_steps=2, teacher_solver="ddim"))
+    settings = [json.loads((folders[n] / "chain.json").read_text())["settings"] for n in ("midpoint", "ddim")]
     assert settings[0]["teacher_solver"] == "midpoint" and "teacher_solver" not in settings[1]
-    assert not same(*(weights(folders[n] / "steps-4") for n in ("midpoint", "default")))
+    assert not same(*(weights(folders[n] / "steps-4") for n in ("midpoint", "ddim")))
     # A student teaches what its own steps do, whatever the option says, and the record does not speak of it.
     student = folders["midpoint"] / "steps-4"
     distill(chain(student, folders["again"], start_steps=4, end_steps=2, teacher_solver="midpoint"))
@@ -124,23 +123,28 @@ def test_the_loss_is_an_option_and_in_the_record(tmp_path):
     # Its images are beyond the range of pixels.
     torch.nn.init.constant_(unet.conv_out.bias, 4.0)
     save_pipeline(unet, ProgressiveDistillationScheduler(), teacher_folder)
-    plain = {"loss_type": "l2", "clip_loss": False}
-    changes = {"default": {}, "wide": {"huber_c": 1.0}, "not clipped": {"clip_loss": False}, "plain": plain}
+    both = {"loss_type": "huber", "clip_loss": True}
+    changes = {
+        "default": {}, "both": both, "wide": {**both, "huber_c": 1.0}, "margin": {**both, "clip_margin": 0.0},
+        "not clipped": {"loss_type": "huber"},
+    }  # fmt: skip
     for name, options in changes.items():
         distill(chain(teacher_folder, tmp_path / name, end_steps=4, **options))
     settings = {n: json.loads((tmp_path / n / "chain.json").read_text())["settings"] for n in changes}
-    told = {n: (s.get("loss_type"), s.get("huber_c"), s.get("clip_loss")) for n, s in settings.items()}
+    told = {
+        n: [s.get(f"{k}") for k in ("loss_type", "huber_c", "clip_loss", "clip_margin")] for n, s in settings.items()
+    }
     # What was trained before there were the options had the paper's loss: it is not told.
     assert told == {
-        "default": ("huber", 0.00054, True), "wide": ("huber", 1.0, True),
-        "not clipped": ("huber", 0.00054, None), "plain": (None, None, None),
+        "default": [None] * 4, "both": ["huber", 0.00054, True, None], "wide": ["huber", 1.0, True, None],
+        "margin": ["huber", 0.00054, True, 0.0], "not clipped": ["huber", 0.00054, None, None],
     }  # fmt: skip
     made = [weights(tmp_path / n / "steps-4") for n in changes]
     assert not any(same(a, b) for a, b in itertools.combinations(made, 2))
-    # The squared loss has no constant.
-    distill(chain(teacher_folder, tmp_path / "plain", end_steps=4, **plain, huber_c=0.5))
+    # The squared loss has no constant, and what is not clipped no margin.
+    distill(chain(teacher_folder, tmp_path / "default", end_steps=4, huber_c=0.5, clip_margin=0.5))
     with pytest.raises(InputError, match="--clip_loss None -> True; .*--loss_type None -> huber"):
-        distill(chain(teacher_folder, tmp_path / "plain", end_steps=4))
+        distill(chain(teacher_folder, tmp_path / "default", end_steps=4, **both))
     with pytest.raises(InputError, match="--huber_c must be a positive number, not 0"):
         distill(chain(teacher_folder, tmp_path / "none", huber_c=0))
 
