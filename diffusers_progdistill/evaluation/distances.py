@@ -1,53 +1,47 @@
 """How far one set of images is from another: pure functions of their features, and of the images themselves."""
 
-import warnings
+from __future__ import annotations
 
 import torch
-from torch import nn
+
+from .moments import Moments, moments_of
 
 
-class Given(nn.Module):
-    """Stands for an extractor where torchmetrics is given features."""
-
-    def __init__(self, num_features: int):
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return features
+KERNEL_SUBSETS, MOST_IN_SUBSET = 20, 1000
 
 
-def frechet_distance(real: torch.Tensor, fake: torch.Tensor) -> float:
+def frechet_distance(real: torch.Tensor | Moments, fake: torch.Tensor | Moments) -> float:
     """
-    Frechet distance of the Gaussians of two sets of features (Heusel et al., 2017), by torchmetrics.
+    Frechet distance of the Gaussians of two sets of features (Heusel et al., 2017).
 
     Args:
-        real, fake (`torch.Tensor` of shape `(num_images, dimension)`): The features.
+        real, fake (`torch.Tensor` of shape `(num_images, dimension)` or [`Moments`]): The features, or all that is
+            needed of them.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
+    real, fake = (x if isinstance(x, Moments) else moments_of(x) for x in (real, fake))
+    # The root's trace as the sum of the roots of the product's eigenvalues, which are real and not negative.
+    roots = torch.linalg.eigvals(real.covariance @ fake.covariance).sqrt().real
+    shift = (real.mean - fake.mean).square().sum()
+    return (shift + real.covariance.trace() + fake.covariance.trace() - 2 * roots.sum()).item()
 
-    metric = FrechetInceptionDistance(Given(real.shape[1]), sync_on_compute=False).set_dtype(torch.float64)
-    metric.update(real.double(), real=True)
-    metric.update(fake.double(), real=False)
-    return metric.compute().item()
 
+def kernel_distance(real, fake, seed: int = 0) -> float:
+    """
+    Kernel distance (Binkowski et al., 2018): the mean of 20 subsets of at most 1,000 images, each by torchmetrics.
 
-def kernel_distance(real: torch.Tensor, fake: torch.Tensor, seed: int = 0) -> float:
-    """Kernel distance (Binkowski et al., 2018): the mean of 20 subsets of at most 1,000 images, by torchmetrics."""
-    from torchmetrics.image.kid import KernelInceptionDistance
+    Args:
+        real, fake (`torch.Tensor` of shape `(num_images, dimension)` or [`FeatureFile`]): The features, of which one
+            subset is read at a time.
+        seed (`int`, defaults to 0): Of the subsets.
+    """
+    from torchmetrics.image.kid import poly_mmd
 
-    size = min(1000, len(real), len(fake))
-    with warnings.catch_warnings():
-        # It says that it keeps the features, which are in memory anyway.
-        warnings.simplefilter("ignore", UserWarning)
-        metric = KernelInceptionDistance(Given(real.shape[1]), subsets=20, subset_size=size, sync_on_compute=False)
-    metric = metric.set_dtype(torch.float64)
-    metric.update(real.double(), real=True)
-    metric.update(fake.double(), real=False)
-    # The subsets come from torch's own generator.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return metric.compute()[0].item()
+    size = min(MOST_IN_SUBSET, len(real), len(fake))
+    generator, distances = torch.Generator().manual_seed(seed), []
+    for _ in range(KERNEL_SUBSETS):
+        subsets = [x[torch.randperm(len(x), generator=generator)[:size]].double() for x in (real, fake)]
+        distances.append(poly_mmd(*subsets))
+    return torch.stack(distances).mean().item()
 
 
 def precision_and_recall(real: torch.Tensor, fake: torch.Tensor, neighbours: int = 3) -> tuple[float, float]:
@@ -83,12 +77,17 @@ def _distances(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 def psnr(images: torch.Tensor, reference: torch.Tensor) -> float:
+    """Agreement of images with those that another model makes of the same noise: the mean of [`psnr_of_each`]."""
+    return psnr_of_each(images, reference).mean().item()
+
+
+def psnr_of_each(images: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """
-    Agreement of images with those that another model makes of the same noise, in decibels: the mean over images of
-    their peak signal-to-noise ratio, of which an identical one counts as one gray level off in a single pixel.
+    Peak signal-to-noise ratio of each image, in decibels. An identical one counts as one gray level off in a single
+    pixel.
 
     Args:
         images, reference (`torch.Tensor` of shape `(num_images, channels, height, width)`): `uint8`.
     """
     error = (images.double() - reference.double()).square().mean((1, 2, 3))
-    return (10 * torch.log10(255**2 / error.clamp(min=1 / images[0].numel()))).mean().item()
+    return 10 * torch.log10(255**2 / error.clamp(min=1 / images[0].numel()))

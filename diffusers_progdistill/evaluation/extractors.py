@@ -15,6 +15,7 @@ from ..data import ImageData
 from ..errors import InputError
 from .cache import cached, content_key
 from .features import SeededClassifier, train_classifier
+from .images import ALL_IMAGES, content_keys
 
 
 # Images that an extractor sees at once, always the same number: sums in a network may depend on it in the last digit.
@@ -79,7 +80,7 @@ def _classifier(data: ImageData, seed: int, device, cache_dir) -> Extractor:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
     # A few passes over a large data set are enough.
     epochs = 15 if len(data) < 20_000 else 4
-    key = content_key("classifier", seed, epochs, data.all_images(), data.labels)
+    (key,) = content_keys(data, ("classifier", seed, epochs, ALL_IMAGES, data.labels))
     weights = cached(key, lambda: train_classifier(data, seed, epochs).state_dict(), cache_dir)
     model = SeededClassifier(data.channels, data.num_classes)
     model.load_state_dict(weights)

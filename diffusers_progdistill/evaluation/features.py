@@ -38,15 +38,16 @@ def train_classifier(data: ImageData, seed: int = 0, epochs: int = 15, batch_siz
         seed (`int`, defaults to 0): Of weights and order.
         epochs, batch_size (`int`): Length of the training.
     """
-    images = data.all_images().float() / 255
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SeededClassifier(data.channels, data.num_classes)
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
-        for index in torch.randperm(len(images), generator=generator).split(batch_size):
+        for index in torch.randperm(len(data), generator=generator).split(batch_size):
+            # Read as they are needed: all at once are four times their bytes, and may be more than the memory.
+            images, labels = data.__getitems__(index.tolist())
             optimizer.zero_grad()
-            F.cross_entropy(model.head(model(images[index])), data.labels[index]).backward()
+            F.cross_entropy(model.head(model(images.float() / 255)), labels).backward()
             optimizer.step()
     return model.eval().requires_grad_(False)

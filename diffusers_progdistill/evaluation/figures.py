@@ -1,5 +1,7 @@
 """The figures of models x samplers x steps x seeds, measured one after the other, each kept at once."""
 
+import contextlib
+import itertools
 import json
 import sys
 from dataclasses import dataclass, field
@@ -15,14 +17,14 @@ from ..disk import write_json, writing
 from ..errors import InputError
 from ..record import versions
 from .cache import content_key, store, stored
-from .distances import psnr
-from .metrics import as_bytes
+from .distances import psnr_of_each
+from .images import as_bytes
 from .samplers import OWN
-from .sampling import chunk_size, generate_shared
+from .sampling import chunk_size, generate_shared, parts_of
 from .summary import read_content
 
 
-# Images of the reference that are kept at once, in chunks: some minutes' work.
+# Images of the reference that are kept in one file, in chunks: some minutes' work.
 PORTION_CHUNKS = 4
 LOCK_NAME = ".evaluation.lock"
 
@@ -89,7 +91,7 @@ class Evaluation:
         self.cache_dir = cache_dir
         self.path, self.accelerator, self.metrics = path, accelerator, metrics
         self.num_images, self.seeds, self.reference, self.batch_size = num_images, seeds, reference, batch_size
-        self.rows, self.other_floors, self._reference_images, self._reference_seed = [], [], None, None
+        self.rows, self.other_floors, self._reference_seed = [], [], None
         self.reference_name = None if reference is None else f"{reference[0].name}, {reference[1]} steps"
         if accelerator.is_main_process:
             self._read()
@@ -120,7 +122,7 @@ class Evaluation:
         total = self.num_images * len(cells) * len(self.seeds)
         with tqdm(total=total, unit="image", disable=not self.accelerator.is_main_process, file=sys.stderr) as bar:
             for seed in self.seeds:
-                # Of one seed at a time, since the images of the reference are kept while they are compared with.
+                # One seed after the other, so that what was asked first is there first.
                 for subject, sampler, steps in cells:
                     bar.set_description(f"{subject.name}, {sampler}, {steps} steps, seed {seed}")
                     asked += self._cell(subject, sampler, steps, seed, bar)
@@ -134,14 +136,33 @@ class Evaluation:
         if not self._agreed(bool(missing)):
             bar.update(self.num_images)
             return [known[name] for name in self.metrics]
-        images = self._images(subject, sampler, steps, seed, bar)
-        agreement = self._agreement(images, seed)
-        for name in missing:
-            measured = {**self.metrics[name].measure(images), **agreement}
-            known[name] = {**cell, **self._extractor_key(name), "metric": self.metrics[name].name, **measured}
+        measured = self._measure(subject, sampler, steps, seed, missing, bar)
+        for name, own in measured.items():
+            known[name] = {**cell, **self._extractor_key(name), "metric": self.metrics[name].name, **own}
         if self.accelerator.is_main_process:
             self._keep(cell, [known[name] for name in missing])
         return [known[name] for name in self.metrics]
+
+    def _measure(self, subject: Subject, sampler: str, steps: int, seed: int, names, bar) -> dict[str, dict]:
+        """The figures by extractor. The images are looked at part by part, as they are made, and then forgotten."""
+        is_reference = self.reference is not None and sampler == OWN
+        is_reference = is_reference and _same_images((subject, steps), self.reference)
+        self._make_reference(seed)
+        with contextlib.ExitStack() as stack:
+            features = {name: stack.enter_context(self.metrics[name].collect()) for name in names}
+            decibels = []
+            for portions in self._parts(subject.pipeline):
+                images = reference = self._images_of_reference(portions, seed)
+                if is_reference:
+                    bar.update(sum(count for _, count in portions))
+                else:
+                    images = self._make(subject, sampler, steps, seed, bar, portions)
+                for own in features.values():
+                    own.add(images)
+                if reference is not None:
+                    decibels.append(psnr_of_each(images, reference))
+            agreement = {"psnr_to_reference": torch.cat(decibels).mean().item()} if decibels else {}
+            return {name: {**self.metrics[name].measure(own), **agreement} for name, own in features.items()}
 
     def _extractor_key(self, name: str) -> dict:
         metric = self.metrics[name]
@@ -181,34 +202,44 @@ class Evaluation:
         """The main process's answer, since it alone knows what is measured."""
         return broadcast_object_list([value])[0]
 
-    def _images(self, subject: Subject, sampler: str, steps: int, seed: int, bar) -> torch.Tensor:
-        if self.reference is not None and sampler == OWN and _same_images((subject, steps), self.reference):
-            return self._images_of_reference(seed, bar)
-        return self._make(subject, sampler, steps, seed, bar)
-
-    def _make(self, subject: Subject, sampler: str, steps: int, seed: int, bar, first=0, count=None) -> torch.Tensor:
+    def _make(self, subject: Subject, sampler: str, steps: int, seed: int, bar, portions) -> torch.Tensor:
+        first, count = portions[0][0], sum(count for _, count in portions)
         options = {"guidance_scale": subject.guidance_scale, "sampler": sampler, "bar": bar, "first": first}
-        asked = (count or self.num_images, steps, seed, self.batch_size)
+        asked = (count, steps, seed, self.batch_size)
         return as_bytes(generate_shared(self.accelerator, subject.pipeline, *asked, **options))
 
-    def _images_of_reference(self, seed: int, bar) -> torch.Tensor | None:
-        """Made once for all that is compared with them; the processes that measure nothing do without."""
-        if self._reference_seed != seed:
-            subject, steps = self.reference
-            # They may take longer than everything that is compared with them.
-            label = f"to compare with: {subject.name}, {steps} steps, seed {seed}"
-            silent = not self.accelerator.is_main_process
-            with tqdm(total=self.num_images, desc=label, unit="image", leave=False, disable=silent) as own:
-                portions = [self._portion_of_reference(*portion, seed, own) for portion in self._portions()]
-            self._reference_seed, self._reference_images = seed, None if silent else torch.cat(portions)
-        bar.update(self.num_images)
-        return self._reference_images
-
-    def _portions(self) -> list[tuple[int, int]]:
-        """First image and number of images of what is kept at once, in whole chunks."""
-        pipeline = self.reference[0].pipeline
+    def _parts(self, pipeline) -> list[list[tuple[int, int]]]:
+        """
+        First image and number of images of the portions in which a reference is kept, some chunks each; together those
+        that are made before they are looked at.
+        """
         size = PORTION_CHUNKS * chunk_size(pipeline.latents_shape(1)[1:], pipeline.device)
-        return [(first, min(size, self.num_images - first)) for first in range(0, self.num_images, size)]
+        parts = parts_of(self.accelerator, pipeline, self.num_images, self.batch_size, least=PORTION_CHUNKS)
+        return [
+            [(first, min(size, start + count - first)) for first in range(start, start + count, size)]
+            for start, count in parts
+        ]
+
+    def _make_reference(self, seed: int):
+        """Have the images of the reference made once for all that is compared with them."""
+        if self.reference is None or self._reference_seed == seed:
+            return
+        subject, steps = self.reference
+        # They may take longer than everything that is compared with them.
+        label = f"to compare with: {subject.name}, {steps} steps, seed {seed}"
+        silent = not self.accelerator.is_main_process
+        with tqdm(total=self.num_images, desc=label, unit="image", leave=False, disable=silent) as own:
+            for portion in itertools.chain(*self._parts(subject.pipeline)):
+                self._portion_of_reference(*portion, seed, own)
+        self._reference_seed = seed
+
+    def _images_of_reference(self, portions, seed: int) -> torch.Tensor | None:
+        """From the cache; the processes that measure nothing do without."""
+        if self.reference is None:
+            return None
+        silent = tqdm(disable=True)
+        images = [self._portion_of_reference(*portion, seed, silent) for portion in portions]
+        return torch.cat(images) if self.accelerator.is_main_process else None
 
     def _portion_of_reference(self, first: int, count: int, seed: int, bar) -> torch.Tensor | None:
         """From the cache, or made and kept there, so that one who stops in between loses little."""
@@ -220,16 +251,10 @@ class Evaluation:
         if self._agreed(kept is not None):
             bar.update(count)
             return None if kept is None else kept["images"]
-        images = self._make(subject, OWN, steps, seed, bar, first, count)
+        images = self._make(subject, OWN, steps, seed, bar, [(first, count)])
         if self.accelerator.is_main_process:
             store(key, {"images": images}, self.cache_dir)
         return images
-
-    def _agreement(self, images: torch.Tensor | None, seed: int) -> dict[str, float]:
-        if self.reference is None:
-            return {}
-        reference = self._images_of_reference(seed, tqdm(disable=True))
-        return {} if reference is None else {"psnr_to_reference": psnr(images, reference)}
 
     @property
     def floors(self) -> dict[str, dict[str, float]]:

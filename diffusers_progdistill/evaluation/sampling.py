@@ -78,6 +78,23 @@ def generate(
     return torch.cat(out) if out else torch.zeros(0, *shape)
 
 
+def parts_of(accelerator, pipeline, num_images: int, batch_size: int, least: int = 1) -> list[tuple[int, int]]:
+    """
+    First image and number of images of each part that is made before it is looked at: about `batch_size` images, in
+    whole chunks and at least one chunk for each process.
+
+    Args:
+        accelerator ([`~accelerate.Accelerator`]): The processes.
+        pipeline ([`ProgressiveDistillationPipeline`]): What is sampled.
+        num_images, batch_size (`int`): All images, and those of a part.
+        least (`int`, defaults to 1): Each part but the last has a multiple of so many chunks.
+    """
+    size = chunk_size(pipeline.latents_shape(1)[1:], pipeline.device)
+    chunks = max(accelerator.num_processes, batch_size // size)
+    step = size * least * math.ceil(chunks / least)
+    return [(first, min(step, num_images - first)) for first in range(0, num_images, step)]
+
+
 def generate_shared(
     accelerator,
     pipeline,

@@ -1,11 +1,13 @@
 """Pictures and figures of a chain, drawn and measured as it grows."""
 
+import contextlib
 import time
 
 from accelerate.utils import broadcast_object_list
 
+from ..evaluation.images import as_bytes
 from ..evaluation.pictures import save_curves, save_rows
-from ..evaluation.sampling import generate, generate_shared
+from ..evaluation.sampling import generate, generate_shared, parts_of
 from ..record import Record
 from .stages import Stage
 
@@ -74,15 +76,18 @@ class Report:
     def _measure(self, kind: str, pipeline, steps: int):
         figures = self.evaluation.setdefault(kind, {})
         if self.config.eval_images and str(steps) not in figures:
-            images = generate_shared(
-                self.accelerator,
-                pipeline,
-                self.config.eval_images,
-                steps,
-                batch_size=self.config.eval_batch_size,
-                guidance_scale=self._guidance_of(pipeline),
-            )
-            figures[str(steps)] = None if self.metric is None else self.metric.distance(images)
+            figures[str(steps)] = self._distance(pipeline, steps)
+
+    def _distance(self, pipeline, steps: int) -> float | None:
+        """Frechet distance of a model, in the process that measures; its images are looked at as they are made."""
+        count, batch_size = self.config.eval_images, self.config.eval_batch_size
+        options = {"batch_size": batch_size, "guidance_scale": self._guidance_of(pipeline)}
+        with contextlib.nullcontext() if self.metric is None else self.metric.collect() as features:
+            for first, part in parts_of(self.accelerator, pipeline, count, batch_size):
+                images = generate_shared(self.accelerator, pipeline, part, steps, first=first, **options)
+                if features is not None:
+                    features.add(as_bytes(images))
+            return None if features is None else self.metric.distance(features)
 
     def add_student(self, stage: Stage, pipeline) -> float:
         """Add a finished student or adopted teacher; returns the seconds it took, which are not training."""
