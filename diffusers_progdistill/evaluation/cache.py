@@ -53,7 +53,8 @@ def stored(key: str, folder: str | None = None) -> dict[str, torch.Tensor] | Non
 def store(key: str, tensors: dict[str, torch.Tensor], folder: str | None = None):
     """Keep tensors under a key. A cache that cannot be written only costs time."""
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_entry(key, lambda temporary: _save(tensors, temporary), folder)
+    with contextlib.suppress(DiskError):
+        write_entry(key, lambda temporary: _save(tensors, temporary), folder)
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path):
