@@ -77,6 +77,20 @@ def with_students(folder: Path, content: dict) -> dict:
     return {**content, "stages": is_there}
 
 
+def hardware_text(hardware: dict) -> str:
+    """What a run used, in one line, of the `"hardware"` of its record."""
+    count = hardware["num_processes"]
+    kind = "FSDP 2, parameters sharded" if hardware["sharded"] else "DDP" if count > 1 else ""
+    return ", ".join(
+        [
+            f"{count} process{'es' * (count > 1)} on {hardware['device']}{f' ({kind})' * bool(kind)}",
+            f"mixed_precision {hardware['mixed_precision']}",
+            f"gradient_accumulation_steps {hardware['gradient_accumulation_steps']}",
+            f"dynamo_backend {hardware['dynamo_backend']}",
+        ]
+    )
+
+
 def students_of(content: dict) -> list[dict]:
     """The finished halvings of a record; an adopted teacher is none."""
     return [s for s in content["stages"] if "num_inference_steps" in s]

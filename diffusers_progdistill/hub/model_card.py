@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import InputError
 from ..evaluation.summary import FILE_NAME, read_content, summaries
-from ..record import students_of
+from ..record import hardware_text, students_of
 
 
 PICTURES = ("samples.png", "curve.png")
@@ -307,6 +307,8 @@ With `diffusers-progdistill`, which knows the number of steps:
         if self.settings.get("clip_loss"):
             learned += " The last step\nwas judged by the finished image, whose values are cut off at its range."
         learned += self.recipe()
+        hardware = self.content.get("hardware")
+        used = f"\n\nHardware: {plain(hardware_text(hardware))}." if hardware else ""
         return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. {learned} {self.adoption()}Cost so
 far: {updates:,} updates,
 {units:,} forward passes of a batch, {hours:.2f} hours.
@@ -315,7 +317,7 @@ far: {updates:,} updates,
 |---|---|
 {rows}
 
-Versions: {versions}."""
+Versions: {versions}.{used}"""
 
     def adoption(self) -> str:
         """What was done to the teacher before its steps could be halved."""

@@ -6,6 +6,7 @@ from ..errors import InputError
 from ..pipelines.export import with_metadata
 from ..schedulers import ProgressiveDistillationScheduler
 from .config import AdoptionConfig
+from .isolation import isolated
 from .network import adopted_network
 from .plan import adopt_stage, print_plan
 from .pretrained import FLAG
@@ -13,6 +14,7 @@ from .run import Run, open_run, run_alone
 from .stages import AdoptObjective
 
 
+@isolated()
 def adopt(config: AdoptionConfig) -> Path:
     """
     Make a model of the canonical schedule, of zero terminal SNR and sampled at any number of steps, out of a model of

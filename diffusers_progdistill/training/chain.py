@@ -14,6 +14,9 @@ from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillatio
 from ..record import Record, only_process_in, with_students
 from .adopt import adopting_parts
 from .config import DistillationConfig
+from .hardware import hardware_of
+from .isolation import isolated
+from .loss_scale import restore_scale
 from .monitor import Monitor
 from .network import student_network
 from .plan import ADOPT_STAGE, plan_of, print_plan
@@ -29,6 +32,7 @@ from .start import resolve_start
 from .student import make_student
 
 
+@isolated()
 def distill(config: DistillationConfig) -> Path:
     """
     Distil a teacher into students of half its steps, half of that, ... (Algorithm 2). Each student is saved as
@@ -88,7 +92,8 @@ def run_chain(run: Run, plan: list[Stage], record: Record, hub: dict | None):
     with StopRequest() as stop:
         if run.is_main:
             about = {**about_of(run.config, run.teacher, run.data), **about_recipe(run.config)}
-            record.update(about=about, **({"hub": hub} if hub else {}))
+            hardware = hardware_of(run.accelerator)
+            record.update(about=about, hardware=hardware, **({"hub": hub} if hub else {}))
         start_trackers(run.accelerator, record.content["settings"])
         publication = start_publication(run, plan, record, hub) if hub else None
         try:
@@ -135,6 +140,7 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
         if record.stage(stage.name):
             accelerator.print(f"{stage.name} is there already")
             pipeline = load_student(record.folder / stage.name, accelerator.device)
+            restore_scale(accelerator, record.stage(stage.name).get("loss_scale"))
         else:
             monitor.start(stage, number, len(plan), run.global_batch)
             ema_decay = run.config.ema_decay if run.config.use_ema else None

@@ -1,7 +1,8 @@
 """
 Checkpoints of the stage that is being trained.
 
-A checkpoint is a folder `checkpoints/STAGE-UPDATE` that accelerate's `save_state` fills, with `state.json` and
+A checkpoint is a folder `checkpoints/STAGE-UPDATE` that accelerate's `save_state` fills (or, where parameters are
+sharded, [`save_whole`]), with `state.json` and
 `ema.safetensors` of our own and a manifest of checksums, which is written last. It is made under a temporary name,
 flushed to disk and renamed: it is there whole or not at all. What is read is checked against the manifest first, and
 nothing in it can run code: tensors are safetensors, the optimizer's state is unpickled with `weights_only`.
@@ -18,6 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from ..disk import replace_folder, writing
 from ..errors import InputError
+from .loss_scale import restore_scale, scale_of
+from .sharding import GROUPS_NAME, fill, load_whole, save_whole, whole
 
 
 MANIFEST_NAME = "manifest.json"
@@ -73,6 +76,11 @@ class Checkpoints:
     def __init__(self, accelerator, folder: Path, stage: str, total_limit: int | None = None, wanted: str = "latest"):
         self.accelerator, self.folder, self.stage = accelerator, folder / "checkpoints", stage
         self.total_limit, self.wanted = total_limit, wanted
+        self.model = self.optimizer = None
+
+    def attach(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer):
+        """Name the prepared model, unwrapped, and its optimizer."""
+        self.model, self.optimizer = model, optimizer
 
     def paths(self) -> list[Path]:
         """Complete checkpoints of this stage, the newest first. (A temporary name is not one.)"""
@@ -90,19 +98,19 @@ class Checkpoints:
             ema ([`~diffusers.training_utils.EMAModel`], *optional*): Its average is saved too.
         """
         accelerator = self.accelerator
-        final = self.folder / f"{self.stage}-{update:08d}"
+        final, scale = self.folder / f"{self.stage}-{update:08d}", scale_of(accelerator)
 
         def write(temporary: Path):
             accelerator.wait_for_everyone()
-            accelerator.save_state(str(temporary))
+            self._write_state(temporary)
             # Nothing here depends on the state of a random generator, and these files would have to be unpickled.
             (temporary / f"random_states_{accelerator.process_index}.pkl").unlink(missing_ok=True)
+            average = {} if ema is None else {f"{k:06d}": whole(p) for k, p in enumerate(ema.shadow_params)}
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 if ema is not None:
-                    tensors = {f"{k:06d}": p.contiguous() for k, p in enumerate(ema.shadow_params)}
-                    save_file(tensors, temporary / EMA_NAME)
-                text = json.dumps({"stage": self.stage, "update": update, **state})
+                    save_file({k: p.contiguous() for k, p in average.items()}, temporary / EMA_NAME)
+                text = json.dumps({"stage": self.stage, "update": update, "loss_scale": scale, **state})
                 (temporary / STATE_NAME).write_text(text, encoding="utf-8")
                 write_manifest(temporary)
 
@@ -114,6 +122,13 @@ class Checkpoints:
         else:
             write(final.with_name(f".{final.name}.tmp"))
         accelerator.wait_for_everyone()
+
+    def _write_state(self, folder: Path):
+        if self.accelerator.is_fsdp2:
+            # accelerate's own form of it has pickled parts.
+            save_whole(self.accelerator, self.model, self.optimizer, folder)
+        else:
+            self.accelerator.save_state(str(folder))
 
     def _prune(self):
         """Delete the oldest ones over the limit. The newest was renamed into place just now, so it is whole."""
@@ -129,9 +144,9 @@ class Checkpoints:
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def load(self, model: torch.nn.Module, ema=None) -> dict | None:
+    def load(self, ema=None) -> dict | None:
         """
-        Bring the prepared model and optimizer, and `ema`, to the newest checkpoint that is whole.
+        Bring the attached model and optimizer, `ema` and the loss scale to the newest checkpoint that is whole.
 
         Returns:
             `dict` or `None`: Its state with `"update"`; `None` if there is no usable checkpoint.
@@ -142,7 +157,7 @@ class Checkpoints:
         candidates = self._candidates()
         if not candidates:
             return None
-        initial = {k: v.clone() for k, v in model.state_dict().items()}
+        initial = {k: v.clone() for k, v in self.model.state_dict().items()}
         for path in candidates:
             state, reason = None, ""
             try:
@@ -158,7 +173,7 @@ class Checkpoints:
             )
             if self.wanted != "latest":
                 raise InputError(f"--resume_from_checkpoint {self.wanted} cannot be used: {reason}")
-            model.load_state_dict(initial)
+            self.model.load_state_dict(initial)
         self.accelerator.print(f"{self.stage}: no usable checkpoint; starting the stage again")
         self._forget_after(None)
         return None
@@ -185,13 +200,17 @@ class Checkpoints:
         if state["stage"] != self.stage or f"{self.stage}-{state['update']:08d}" != path.name:
             raise Damaged(f"{STATE_NAME} belongs to another checkpoint")
         average = load_file(path / EMA_NAME) if ema is not None else {}
-        self.accelerator.load_state(str(path))
+        if (path / GROUPS_NAME).exists():
+            load_whole(self.model, self.optimizer, path)
+        else:
+            self.accelerator.load_state(str(path))
+        restore_scale(self.accelerator, state.get("loss_scale"))
         if ema is not None:
             tensors = [average[name] for name in sorted(average)]
             if [t.shape for t in tensors] != [p.shape for p in ema.shadow_params]:
                 raise Damaged(f"{EMA_NAME} does not fit the model")
             for own, saved in zip(ema.shadow_params, tensors):
-                own.copy_(saved)
+                fill(own, saved)
             ema.optimization_step = state["update"]
         return state
 

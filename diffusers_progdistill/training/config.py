@@ -58,7 +58,9 @@ class TrainingConfig:
     dataloader_num_workers: int = option(0, "Processes that read images; 0 reads in the main process.")
 
     train_batch_size: int = option(128, "Batch size per process and per accumulated part of an update.")
-    gradient_accumulation_steps: int = option(1, "Parts that an update's batch is split into.")
+    gradient_accumulation_steps: int | None = option(
+        None, "Parts that an update's batch is split into. Default: what accelerate was told, else 1."
+    )
     gradient_checkpointing: bool = option(False, "Trade time for memory in the backward pass.")
     learning_rate: float = option(1e-4, "The highest learning rate.")
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = option(
@@ -70,7 +72,9 @@ class TrainingConfig:
     adam_weight_decay: float = option(0.0, "Decoupled weight decay.")
     adam_epsilon: float = option(1e-8, "Adam's epsilon.")
     max_grad_norm: float = option(1.0, "Norm that the gradient is clipped to.")
-    mixed_precision: Literal["no", "fp16", "bf16"] = option("no", "Precision of the forward and backward passes.")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = option(
+        None, "Precision of the forward and backward passes. Default: what accelerate was told, else no."
+    )
 
     report_to: str = option("tensorboard", "Tracker of accelerate: tensorboard, wandb, ..., or none.")
     logging_dir: str = option("logs", "Folder of the tracker, inside the output folder.")
@@ -87,8 +91,10 @@ class TrainingConfig:
 
     def check(self):
         """Raise [`InputError`] for values that cannot be right, whatever the model and the data."""
-        for name in ("train_batch_size", "gradient_accumulation_steps", *self._positive):
+        for name in ("train_batch_size", *self._positive):
             self._require(name, getattr(self, name) > 0, "a positive number")
+        parts = self.gradient_accumulation_steps
+        self._require("gradient_accumulation_steps", parts is None or parts > 0, "a positive number")
         for name in ("logging_steps", "checkpointing_steps", "checkpoints_total_limit"):
             self._require(name, getattr(self, name) > 0, "a positive number")
         for name in ("learning_rate", "max_grad_norm", "adam_epsilon"):

@@ -24,7 +24,7 @@ class Feed:
     for the batches that its update mixes.
 
     Args:
-        accelerator ([`~accelerate.Accelerator`]): Precision and processes.
+        accelerator ([`~accelerate.Accelerator`]): Precision, processes and accumulation.
         objective ([`Objective`]): Makes examples of batches.
         data ([`ImageData`]): The images.
         draws ([`Draws`]): Of the stage.
@@ -47,7 +47,7 @@ class Feed:
     ):
         self.accelerator, self.objective, self.draws, self.labelled = accelerator, objective, draws, labelled
         self.image_shape = (data.channels, data.resolution, data.resolution)
-        self.parts, self.part_size = config.gradient_accumulation_steps, config.train_batch_size
+        self.parts, self.part_size = accelerator.gradient_accumulation_steps, config.train_batch_size
         self.bf16, self.block = config.bf16_teacher, None
         self.updates, self.reuse = stage.updates, stage.reuse
         fresh, first = math.ceil(self.updates / self.reuse), first_update

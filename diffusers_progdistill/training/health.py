@@ -2,6 +2,8 @@
 
 import torch
 
+from .loss_scale import is_searching
+
 
 MOST_IN_A_ROW = 10
 MOST_SHARE = 0.01
@@ -17,7 +19,8 @@ class Health:
         planned (`int`): Updates of the stage.
     """
 
-    NAMES = ("loss_sum", "good", "skipped", "in_a_row", "worst")
+    # `searched` counts updates that fp16 skipped to find its loss scale; no run ends for them.
+    NAMES = ("loss_sum", "good", "skipped", "in_a_row", "worst", "searched")
 
     def __init__(self, accelerator, planned: int):
         self.accelerator, self.planned = accelerator, planned
@@ -31,32 +34,40 @@ class Health:
         Returns:
             `torch.Tensor`: 1.0 if the update must be skipped, else 0.0; what fused AdamW takes as `found_inf`.
         """
-        bad = (~(torch.isfinite(loss) & torch.isfinite(grad_norm))).float()
+        bad = torch.stack([~torch.isfinite(loss), ~(torch.isfinite(loss) & torch.isfinite(grad_norm))]).float()
         if self.accelerator.num_processes > 1:
             bad = self.accelerator.reduce(bad, "sum").clamp(max=1)
+        bad_loss, bad = bad
         self.loss_sum += torch.where(bad > 0, 0.0, loss)
         self.good += 1 - bad
-        self.skipped += bad
-        self.in_a_row.add_(1).mul_(bad)
+        counted = bad
+        if self.accelerator.scaler is not None:
+            # The loss is formed without the scale: where it is finite, the scale may be too large for the gradient.
+            searched = (bad - bad_loss) * is_searching(self.accelerator.scaler, bad.device)
+            counted = bad - searched
+            self.searched += searched
+        self.skipped += counted
+        self.in_a_row.add_(1).mul_(counted)
         torch.maximum(self.worst, self.in_a_row, out=self.worst)
         return bad
 
     def read(self, stage_name: str, update: int) -> tuple[float | None, int]:
         """
-        The mean loss of all processes since the last call, and the number of updates skipped in the stage.
+        The mean loss of all processes since the last call, and the number of updates skipped in the stage, those of
+        fp16's search for a loss scale among them.
 
         Raises:
             `FloatingPointError`: If more than 10 in a row, or 1 % of the stage's updates, were skipped.
         """
         sums = self.accelerator.reduce(self._stacked(), "mean").tolist()
-        loss_sum, good, skipped, _, worst = sums
+        loss_sum, good, skipped, _, worst, searched = sums
         self.loss_sum.zero_(), self.good.zero_()
         if worst > MOST_IN_A_ROW or skipped > MOST_SHARE * self.planned:
             raise FloatingPointError(
                 f"stage {stage_name}, update {update}: {skipped:.0f} updates had a loss or gradient that is not"
                 f" finite, up to {worst:.0f} of them in a row; try a lower --learning_rate. Finished students are kept"
             )
-        return (loss_sum / good if good else None), int(skipped)
+        return (loss_sum / good if good else None), int(skipped + searched)
 
     def _stacked(self) -> torch.Tensor:
         return torch.stack([getattr(self, name) for name in self.NAMES])

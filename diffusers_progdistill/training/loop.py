@@ -1,6 +1,5 @@
 """One stage, from the first update to the last."""
 
-import contextlib
 import time
 from dataclasses import dataclass
 
@@ -15,19 +14,27 @@ from .config import TrainingConfig
 from .early_end import EarlyEnd
 from .feed import Feed
 from .health import Health
+from .loss_scale import scale_of
 from .network import needs_labels
+from .optimizer import clip_gradient, make_optimizer, step
+from .sharding import gathered, prepare
 from .signals import Agreement, StopRequest
 from .stages import Draws, Objective, Stage
 
 
 @dataclass
 class StageResult:
-    """What a stage took: updates, their seconds, the mean loss of its last logging interval, updates skipped."""
+    """
+    What a stage took and made: updates, their seconds, the mean loss of its last logging interval, updates skipped,
+    the network that was trained, and fp16's loss scale.
+    """
 
     updates: int
     seconds: float
     loss: float | None
     skipped: int
+    network: torch.nn.Module
+    loss_scale: dict | None = None
 
 
 def learning_rate_factor(config: TrainingConfig, optimizer, updates: int):
@@ -36,18 +43,6 @@ def learning_rate_factor(config: TrainingConfig, optimizer, updates: int):
         config.lr_scheduler, optimizer, num_warmup_steps=config.lr_warmup_steps, num_training_steps=updates
     )
     return schedule.lr_lambdas[0]
-
-
-def make_optimizer(config: TrainingConfig, model) -> torch.optim.AdamW:
-    """A fresh AdamW; the fused one reads nothing back from the device."""
-    return torch.optim.AdamW(
-        model.parameters(),
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        weight_decay=config.adam_weight_decay,
-        eps=config.adam_epsilon,
-        fused=True,
-    )
 
 
 def has_dropout(model: torch.nn.Module) -> bool:
@@ -69,7 +64,7 @@ def train_stage(
 ) -> StageResult:
     """
     Train `model` in place, from the newest checkpoint if there is one. With `ema_decay` it ends as the average of its
-    weights.
+    weights. Where its parameters are sharded, the result's network is another one, with the whole weights.
 
     Args:
         accelerator ([`~accelerate.Accelerator`]): Precision, processes and accumulation.
@@ -87,7 +82,7 @@ def train_stage(
         `FloatingPointError`: If too many updates had to be skipped, see [`Health`].
         [`StoppedBySignal`]: After the checkpoint that `stop` asked for.
     """
-    parts, world, rank = config.gradient_accumulation_steps, accelerator.num_processes, accelerator.process_index
+    parts, world, rank = accelerator.gradient_accumulation_steps, accelerator.num_processes, accelerator.process_index
     global_batch = config.train_batch_size * parts * world
     label_dropout, null_label = config.label_dropout, data.num_classes
     draws = Draws(
@@ -98,20 +93,21 @@ def train_stage(
     dropout, conditional = has_dropout(model), needs_labels(model)
     adam = make_optimizer(config, model)
     rate = learning_rate_factor(config, adam, stage.updates)
-    parameters = list(model.parameters())
-    ema = None if ema_decay is None else WeightAverage(parameters, decay=ema_decay)
+    model_class = type(model)
     health = Health(accelerator, stage.updates)
     ending = EarlyEnd(stage.updates, config.lr_warmup_steps, config.early_stopping_threshold)
-    if accelerator.scaler is not None:
-        # Each stage begins with fp16's first loss scale, whether or not the one before was trained by this process.
-        accelerator.scaler.load_state_dict(type(accelerator.scaler)().state_dict())
-    wrapped, optimizer = accelerator.prepare(model, adam)
-    saved = checkpoints.load(accelerator.unwrap_model(wrapped), ema) if checkpoints is not None else None
-    first, seconds_before, mean_loss = 0, 0.0, None
+    wrapped, optimizer, parameters = prepare(accelerator, model, adam)
+    ema = None if ema_decay is None else WeightAverage(parameters, decay=ema_decay)
+    saved, first, seconds_before, mean_loss = None, 0, 0.0, None
+    if checkpoints is not None:
+        checkpoints.attach(accelerator.unwrap_model(wrapped), adam)
+        saved = checkpoints.load(ema)
     if saved is not None:
         first, seconds_before, mean_loss = saved["update"], saved["seconds"], saved["mean_loss"]
         health.restore(saved["health"]), ending.restore(saved.get("ending"))
     feed = Feed(accelerator, objective, data, draws, config, stage, first, conditional)
+    # `accumulate` counts the parts of an update from here on; a stage that was left early may have been amid them.
+    accelerator.step = 0
     agreement = Agreement(accelerator, stop, config.logging_steps, first)
     monitor.resume(first)
     began = time.perf_counter()
@@ -120,29 +116,20 @@ def train_stage(
     while done < ending.end:
         update, done = done, done + 1
         learning_rate = config.learning_rate * ending.factor(rate, update)
-        for group in adam.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = learning_rate
         loss_of_update = 0.0
         for part, examples in enumerate(feed.of_update(update)):
             if dropout:
                 torch.manual_seed(seed_of(config.seed, stage.number, update, part, rank))
-            last_part = part == parts - 1
             # Gradients of the parts add up in each process; processes meet once an update.
-            with contextlib.nullcontext() if last_part else accelerator.no_sync(wrapped):
+            with accelerator.accumulate(wrapped):
                 with accelerator.autocast():
                     loss = objective.loss(wrapped, examples)
                 accelerator.backward(loss)
             loss_of_update += loss.detach() / parts
-        grad_norm = accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
-        found_inf = health.judge(loss_of_update, grad_norm)
-        if accelerator.scaler is None:
-            # Fused AdamW leaves weights and moments as they are where this is 1. accelerate's wrapper would look for a
-            # package twice a step, and is needed for fp16's scaler alone, which sets this itself.
-            adam.found_inf = found_inf
-            adam.step()
-        else:
-            optimizer.step()
-        adam.zero_grad()
+        grad_norm = clip_gradient(accelerator, parameters, config.max_grad_norm)
+        step(accelerator, optimizer, health.judge(loss_of_update, grad_norm))
         if ema is not None:
             ema.step(parameters)
         monitor.on_update()
@@ -161,6 +148,8 @@ def train_stage(
 
     if ema is not None:
         ema.copy_to(parameters)
-    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).eval()
+    network = accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+    network = gathered(network, model_class).eval() if accelerator.is_fsdp2 else network.eval()
     accelerator.free_memory()
-    return StageResult(done, seconds_before + time.perf_counter() - began, mean_loss, skipped)
+    seconds = seconds_before + time.perf_counter() - began
+    return StageResult(done, seconds, mean_loss, skipped, network, scale_of(accelerator))

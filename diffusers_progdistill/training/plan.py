@@ -90,7 +90,7 @@ def seconds_of(stage: Stage, fresh_update: float) -> float:
 
 def seconds_per_update(run, network, objective) -> float:
     """Time of an update: measured with the whole batch if it is not too long, else with a few images and scaled up."""
-    config, full = run.config, run.config.train_batch_size
+    full = run.config.train_batch_size
     size, seconds = 1, _measure(run, network, objective, 1, 1)
     if seconds * full < LONGEST_UPDATE:
         # Small enough in memory too; a GPU is slow with one image, and takes less than this foresees.
@@ -99,18 +99,22 @@ def seconds_per_update(run, network, objective) -> float:
         size, seconds = FEW_IMAGES, _measure(run, network, objective, FEW_IMAGES, 1)
     if size < full:
         run.accelerator.print(f"time: measured with {size} of a batch's {full} images, and scaled")
-    return seconds * full / size * config.gradient_accumulation_steps
+    return seconds * full / size * run.accelerator.gradient_accumulation_steps
 
 
 def _measure(run, network, objective, batch_size: int, updates: int) -> float:
     """Seconds an update, without what only the first one of a batch's size needs, on a GPU the most."""
-    config = dataclasses.replace(run.config, train_batch_size=batch_size, gradient_accumulation_steps=1)
-    silent = Monitor(run.accelerator, None, 1)
+    config = dataclasses.replace(run.config, train_batch_size=batch_size)
+    accelerator, parts = run.accelerator, run.accelerator.gradient_accumulation_steps
+    silent = Monitor(accelerator, None, 1)
     seconds = []
+    # An update of one part says what one of several takes.
+    accelerator.gradient_accumulation_steps = 1
     for count in (1, 1, 1 + updates):
         stage = Stage("plan", 0, count, 5)
         silent.start(stage, 1, 1, batch_size)
         began = time.perf_counter()
-        train_stage(run.accelerator, network, objective, run.data, stage, config, silent)
+        network = train_stage(accelerator, network, objective, run.data, stage, config, silent).network
         seconds.append(time.perf_counter() - began)
+    accelerator.gradient_accumulation_steps = parts
     return max(seconds[2] - seconds[1], 1e-6) / updates

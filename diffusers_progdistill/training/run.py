@@ -10,6 +10,7 @@ from ..data import ImageData, load_data
 from ..data.sizes import check_levels, settle
 from ..record import Record, only_process_in
 from .config import AdoptionConfig, TrainingConfig
+from .hardware import hardware_of, print_hardware
 from .monitor import Monitor
 from .pretrained import FLAG, Teacher, fit_to_data, load_teacher
 from .setup import check_batch, check_resume, make_accelerator, settings_of, start_trackers
@@ -34,12 +35,14 @@ class Run:
 
     def settings(self) -> dict:
         """What the weights depend on."""
-        return settings_of(self.config, self.data, self.global_batch, self.teacher)
+        return settings_of(self.config, self.data, self.global_batch, self.teacher, self.accelerator.mixed_precision)
 
 
 def open_accelerator(config: TrainingConfig) -> Accelerator:
-    """The accelerator of a run, with its tracker in the output folder unless nothing is to be written."""
-    return make_accelerator(config, None if config.dry_run else Path(config.output_dir) / config.logging_dir)
+    """The accelerator of a run, with its tracker in the output folder unless nothing is to be written; says so."""
+    accelerator = make_accelerator(config, None if config.dry_run else Path(config.output_dir) / config.logging_dir)
+    print_hardware(accelerator)
+    return accelerator
 
 
 def open_run(config: AdoptionConfig) -> Run:
@@ -54,7 +57,7 @@ def open_run(config: AdoptionConfig) -> Run:
     unet.register_to_config(sample_size=data.resolution)
     teacher = fit_to_data(config, pipeline, data)
     pipeline.unet.requires_grad_(False).eval().to(accelerator.device)
-    return Run(config, accelerator, data, check_batch(config, len(data), accelerator.num_processes), teacher)
+    return Run(config, accelerator, data, check_batch(config, len(data), accelerator), teacher)
 
 
 def run_alone(run: Run, network, objective, scheduler, stage: Stage, ema_decay: float | None) -> Path:
@@ -76,7 +79,7 @@ def run_alone(run: Run, network, objective, scheduler, stage: Stage, ema_decay: 
         accelerator.wait_for_everyone()
         with StopRequest() as stop:
             if run.is_main:
-                record.write()
+                record.update(hardware=hardware_of(accelerator))
             start_trackers(accelerator, record.content["settings"])
             monitor = Monitor(accelerator, folder, stage.forward_units)
             monitor.start(stage, 1, 1, run.global_batch)

@@ -8,11 +8,12 @@ from pathlib import Path
 import diffusers
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DynamoBackend, InitProcessGroupKwargs, set_seed
+from accelerate.utils import DynamoBackend, GradientAccumulationPlugin, InitProcessGroupKwargs, set_seed
 
 from ..errors import InputError
 from ..record import Record
 from .config import DistillationConfig, TrainingConfig
+from .launcher import accumulation_of, is_asked, precision_of, refuse_unsupported
 
 
 logger = logging.getLogger(__name__)
@@ -39,21 +40,35 @@ LATER_OPTIONS = {
 
 
 def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accelerator:
-    """The accelerator of a run; without a logging folder it has no tracker."""
-    if config.mixed_precision == "fp16" and not torch.accelerator.is_available():
-        raise InputError("--mixed_precision fp16 needs a GPU: use bf16 or no on a CPU")
+    """
+    The accelerator of a run, as the options and accelerate's own settings say; without a logging folder it has no
+    tracker.
+
+    Raises:
+        [`InputError`]: For settings that this package or the machine cannot do.
+    """
+    refuse_unsupported()
+    (precision, asked), parts = precision_of(config), accumulation_of(config)
+    on_cpu = not torch.accelerator.is_available() or is_asked("ACCELERATE_USE_CPU")
+    if precision == "fp16" and on_cpu:
+        raise InputError(f"{asked} needs a GPU: use bf16 or no on a CPU")
     # A person watches our own bar; diffusers' bar for loading two components says nothing.
     diffusers.utils.logging.disable_progress_bar()
     use_tracker = logging_dir is not None and config.report_to != "none"
-    accelerator = Accelerator(
-        # Without this, processes that torchrun starts on a CPU would each train alone, in the same folder.
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        log_with=config.report_to if use_tracker else None,
-        project_dir=None if logging_dir is None else str(logging_dir),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
-    )
+    try:
+        accelerator = Accelerator(
+            # Without this, processes that torchrun starts on a CPU would each train alone, in the same folder.
+            cpu=on_cpu,
+            mixed_precision=precision,
+            # Where the number alone is given, accelerate's environment would win over a typed one.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=parts),
+            log_with=config.report_to if use_tracker else None,
+            project_dir=None if logging_dir is None else str(logging_dir),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
+        )
+    except (ValueError, ImportError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"accelerate does not start with {asked} and its own settings: {reason}") from error
     # Several processes would repeat each other's notices.
     if not accelerator.is_local_main_process:
         diffusers.utils.logging.set_verbosity_error()
@@ -91,9 +106,9 @@ def check_resume(config: TrainingConfig, record: Record):
         )
 
 
-def check_batch(config: TrainingConfig, num_images: int, world: int) -> int:
+def check_batch(config: TrainingConfig, num_images: int, accelerator: Accelerator) -> int:
     """The global batch size, which must fit into the data set once."""
-    global_batch = config.train_batch_size * config.gradient_accumulation_steps * world
+    global_batch = config.train_batch_size * accelerator.gradient_accumulation_steps * accelerator.num_processes
     if global_batch > num_images:
         raise InputError(
             f"--train_batch_size {config.train_batch_size} makes batches of {global_batch}, but the data set has"
@@ -102,9 +117,10 @@ def check_batch(config: TrainingConfig, num_images: int, world: int) -> int:
     return global_batch
 
 
-def settings_of(config: TrainingConfig, data, global_batch: int, teacher=None) -> dict:
-    """What the weights depend on."""
+def settings_of(config: TrainingConfig, data, global_batch: int, teacher, precision: str) -> dict:
+    """What the weights depend on; the precision is the one that is used, whoever asked for it."""
     settings = {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}
+    settings["mixed_precision"] = precision
     silent = set() if teacher and teacher.reasons else {"adopt_updates", "guidance_scale"}
     if teacher and teacher.pipeline.num_trained_steps is not None:
         # A student's steps are taken as they are.

@@ -17,7 +17,7 @@ def make_student(
 
     Args:
         run ([`Run`]): The options, processes and images.
-        network ([`UNet2DModel`]): What training starts from; it is trained in place.
+        network ([`UNet2DModel`]): What training starts from.
         objective ([`Objective`]): The loss.
         scheduler ([`ProgressiveDistillationScheduler`]): What is stored beside the network.
         stage ([`Stage`]), monitor ([`Monitor`]), record ([`Record`]), stop ([`StopRequest`]): Of the run.
@@ -40,7 +40,7 @@ def make_student(
             )
         finally:
             monitor.finish()
-        network.requires_grad_(False)
+        network = result.network.requires_grad_(False)
         if accelerator.is_main_process:
             # The folder first, then the line of the record that says so.
             if alone:
@@ -65,4 +65,5 @@ def entry_of(stage: Stage, result: StageResult, scheduler) -> dict:
         "seconds": round(result.seconds, 1),
         "loss": result.loss,
         "skipped_updates": result.skipped,
+        **({} if result.loss_scale is None else {"loss_scale": result.loss_scale}),
     }

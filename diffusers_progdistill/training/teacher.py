@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..pipelines.export import with_metadata
 from ..schedulers import ProgressiveDistillationScheduler
 from .config import TeacherConfig
+from .isolation import isolated
 from .network import needs_labels
 from .plan import print_plan
 from .pretrained import check_network, describe_classes
@@ -105,6 +106,7 @@ def make_unet(unet_config: dict, prediction_type: str) -> UNet2DModel:
     return unet
 
 
+@isolated()
 def train_teacher(config: TeacherConfig) -> Path:
     """
     Train a diffusion model on the canonical schedule in continuous time (Algorithm 1) and save its averaged weights.
@@ -136,7 +138,7 @@ def train_teacher(config: TeacherConfig) -> Path:
         unet_config["num_class_embeds"] = data.num_classes + bool(config.label_dropout)
     check_levels(data.resolution, {**DEFAULT_WIDTHS, **unet_config}, owner)
     check_forward(unet_config, config.prediction_type)
-    run = Run(config, accelerator, data, check_batch(config, len(data), accelerator.num_processes))
+    run = Run(config, accelerator, data, check_batch(config, len(data), accelerator))
     unet = make_unet(unet_config, config.prediction_type).to(accelerator.device)
     scheduler = ProgressiveDistillationScheduler(prediction_type=config.prediction_type)
     objective = BaseObjective(config.prediction_type, config.weighting, scheduler.config.num_train_timesteps)

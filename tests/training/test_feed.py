@@ -33,12 +33,13 @@ class Process(Accelerator):
 
     num_processes = property(lambda self: self.several)
     process_index = property(lambda self: self.number)
+    gradient_accumulation_steps = property(lambda self: self.parts)
 
 
 def feed(updates, reuse, first=0, parts=1, rank=0, world=1):
     accelerator = Process(cpu=True)
-    accelerator.several, accelerator.number = world, rank
-    options = {"gradient_accumulation_steps": parts, "train_batch_size": BATCH // parts // world}
+    accelerator.several, accelerator.number, accelerator.parts = world, rank, parts
+    options = {"train_batch_size": BATCH // parts // world}
     config = SimpleNamespace(**options, bf16_teacher=False, seed=3, dataloader_num_workers=0)
     stage = Stage("steps-4", 4, updates, 3 + 2 / reuse, reuse=reuse)
     draws = Draws(3, 4, BATCH, torch.device("cpu"), flip=True)

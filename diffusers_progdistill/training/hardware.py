@@ -1,0 +1,44 @@
+"""What a run really uses, whoever asked for it: the first line that it prints, and what its record says."""
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from ..record import hardware_text
+from .launcher import FSDP, is_asked
+
+
+def device_name(device: torch.device) -> str:
+    """The name of a device as its maker calls it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def hardware_of(accelerator: Accelerator) -> dict:
+    """
+    What a run really uses, as `chain.json` keeps it.
+
+    Args:
+        accelerator ([`~accelerate.Accelerator`]): Of the run.
+
+    Returns:
+        `dict`: `"device"`, `"num_processes"`, `"distributed_type"`, `"sharded"`, `"mixed_precision"`,
+            `"gradient_accumulation_steps"` and `"dynamo_backend"`.
+    """
+    return {
+        "device": device_name(accelerator.device),
+        "num_processes": accelerator.num_processes,
+        "distributed_type": DistributedType(accelerator.distributed_type).value,
+        "sharded": accelerator.is_fsdp2,
+        "mixed_precision": accelerator.mixed_precision,
+        "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
+        "dynamo_backend": accelerator.state.dynamo_plugin.backend.value.lower(),
+    }
+
+
+def print_hardware(accelerator: Accelerator):
+    """The first line of a run. accelerate shards on GPUs alone, and says nothing where it does not."""
+    hardware, more = hardware_of(accelerator), ""
+    if is_asked(FSDP) and not hardware["sharded"]:
+        more = f"; FSDP was asked for, but accelerate does not shard on {accelerator.device.type}"
+        more += " with one process" if accelerator.num_processes == 1 and accelerator.device.type != "cpu" else ""
+    accelerator.print(f"running on {hardware_text(hardware)}{more}")
