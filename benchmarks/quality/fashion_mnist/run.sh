@@ -8,7 +8,7 @@ config="$here/config.yaml"
 
 progdistill train-teacher --config "$config" --model_config_name_or_path "$here/unet.json"
 progdistill distill --config "$config"
-# On from 4 steps to 2 and 1, one halving at a time, with the default loss.
+# On from 4 steps to 2 and 1, one halving at a time, with the pseudo-Huber loss.
 progdistill distill --config "$config" --pretrained_teacher_model fashion-students/steps-4 \
     --output_dir fashion-students-few --start_steps 4 --end_steps 1 --stage_factor 2 --updates_per_stage 1950 \
     --learning_rate 2e-3 --loss_type huber
