@@ -1,12 +1,15 @@
+import copy
+import gc
 import os
-import sys
 import tempfile
-from pathlib import Path
 
+
+# Before torch is imported, here and in what tests start: threads that spin and wait for each other cost ten times what
+# they save when every worker has some.
+os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")})
 
 # A Hub on loopback, before anything imports the client, which reads its address once. Nothing reaches the network.
-sys.path.insert(0, str(Path(__file__).parent / "hub"))
-from hub_server import Hub  # noqa: E402
+from helpers.hub_server import Hub  # noqa: E402
 
 
 HUB = Hub()
@@ -18,28 +21,48 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from diffusers import UNet2DModel  # noqa: E402
+from helpers.networks import tiny_unet  # noqa: E402
+from helpers.processes import chain_options  # noqa: E402
+from helpers.python_server import SERVER  # noqa: E402
+
+from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline  # noqa: E402
+from diffusers_progdistill.commands.main import main  # noqa: E402
+from diffusers_progdistill.evaluation import extractors  # noqa: E402
+from diffusers_progdistill.evaluation.cache import content_key  # noqa: E402
 
 
 torch.set_num_threads(1)
 
 
-def tiny_unet(size=8, channels=1, widths=(8, 16), **options):
-    """A network of a few thousand parameters."""
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=size,
-        in_channels=channels,
-        out_channels=options.pop("out_channels", channels),
-        block_out_channels=widths,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",) * len(widths),
-        up_block_types=("UpBlock2D",) * len(widths),
-        norm_num_groups=4,
-        add_attention=False,
-        **options,
-    )
-    return unet.eval()
+def pytest_collection_finish():
+    """
+    What was imported stays, so collectors need not look at it again: half the time of a small run is that of the
+    collections between its stages.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    SERVER.close()
+    HUB.__exit__()
+    HF_HOME.cleanup()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_classifier():
+    """A classifier of the same images is trained once, whatever cache a test has."""
+    made, train = {}, extractors.train_classifier
+
+    def train_once(data, *options):
+        key = content_key(*options, data.all_images(), data.labels)
+        if key not in made:
+            made[key] = train(data, *options)
+        return copy.deepcopy(made[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extractors, "train_classifier", train_once)
+        yield
 
 
 @pytest.fixture
@@ -60,8 +83,15 @@ def hub(monkeypatch):
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory):
     """A teacher with random weights on the canonical schedule."""
-    from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
-
     folder = tmp_path_factory.mktemp("teacher") / "teacher"
     save_pipeline(tiny_unet(), ProgressiveDistillationScheduler(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole_chain(teacher_folder, tmp_path_factory):
+    """The chain of `processes.chain_options` that nobody stops."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert main(["distill", *chain_options(teacher_folder, folder)]) == 0
+    assert not (folder / "checkpoints").exists()
     return folder

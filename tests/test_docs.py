@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import tiny_unet
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.pipelines.export import with_metadata

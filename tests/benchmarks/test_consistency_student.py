@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_unet
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationScheduler
 from diffusers_progdistill.diffusion.noise_schedule import cosine_angle

@@ -82,8 +82,8 @@ def test_typed_flags_win_over_yaml(teacher_folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("verb", ["distill", "adopt"])
 def test_a_teacher_that_cannot_be_adopted_is_refused(verb, tmp_path, capsys):
-    from conftest import tiny_unet
     from diffusers import DDIMPipeline, DDIMScheduler
+    from helpers.networks import tiny_unet
 
     DDIMPipeline(tiny_unet(), DDIMScheduler(rescale_betas_zero_snr=True)).save_pretrained(tmp_path / "zero")
     options = ["--pretrained_teacher_model", str(tmp_path / "zero"), "--dataset_name", "digits"]

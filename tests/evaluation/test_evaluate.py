@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import torch
-from conftest import tiny_unet
 from diffusers import DDPMScheduler
+from helpers.networks import tiny_unet
 from huggingface_hub import metadata_load
 from PIL import Image
 from safetensors.torch import load_file, save_file

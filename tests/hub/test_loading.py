@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import tiny_unet
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.pipelines.export import with_metadata
@@ -41,7 +41,7 @@ def serve(hub, folder):
 def table(hub, folder, mode, path=()):
     """The table as a process of its own finds it; `path` comes before everything that is installed."""
     environment = {**os.environ, **hub.environment(folder / f"home-{mode}"), "PYTHONPATH": os.pathsep.join(path)}
-    script = Path(__file__).with_name("loading.py")
+    script = Path(__file__).parents[1] / "helpers" / "hub_loading.py"
     run = subprocess.run([sys.executable, script, mode], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])

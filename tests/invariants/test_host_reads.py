@@ -37,7 +37,7 @@ def whole_reads(monkeypatch):
 @pytest.mark.parametrize("reuse", [1, 2])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_only_logging_updates_read(unet, whole_reads, reuse, parts):
-    from conftest import tiny_unet
+    from helpers.networks import tiny_unet
 
     def reads_of(updates):
         whole_reads.clear()

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import tiny_unet
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill.data import load_data
 from diffusers_progdistill.training.config import DistillationConfig

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
-from conftest import tiny_unet
 from diffusers import DDIMPipeline, DDIMScheduler, DiffusionPipeline
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.pipelines.export import with_metadata

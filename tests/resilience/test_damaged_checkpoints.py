@@ -2,14 +2,13 @@
 
 import functools
 import json
-import os
 import pickle
 import shutil
 import signal
 
 import pytest
 import torch
-from processes import chain_options, command, logged, run, start, wait_for, weights
+from helpers.processes import chain_options, logged, run, stopped_at, weights
 
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.training.checkpointing import write_manifest
@@ -19,13 +18,10 @@ from diffusers_progdistill.training.checkpointing import write_manifest
 def stopped(teacher_folder, tmp_path_factory):
     """A chain killed when it had two checkpoints of its first stage, and the students that it leads to."""
     folder, whole = (tmp_path_factory.mktemp("stopped") / n for n in ("run", "whole"))
-    options = {"updates_per_stage": 22, "end_steps": 2}
-    words = command("distill", *chain_options(teacher_folder, folder, **options))
-    process = start(words)
-    assert wait_for(lambda: (folder / "checkpoints" / "steps-2-00000014").exists(), process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert run(command("distill", *chain_options(teacher_folder, whole, **options)))[0] == 0
+    options = {"updates_per_stage": 5, "end_steps": 2}
+    words = ["distill", *chain_options(teacher_folder, folder, **options)]
+    assert run(stopped_at(8, signal.SIGKILL, *words))[0] == -signal.SIGKILL
+    assert main(["distill", *chain_options(teacher_folder, whole, **options)]) == 0
     return folder, whole, options
 
 
@@ -37,10 +33,7 @@ def resume(stopped, tmp_path, teacher_folder, damage, capsys):
     shutil.copytree(source, folder)
     checkpoints = sorted((folder / "checkpoints").glob("steps-2-*"))
     damage(checkpoints)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     status = main(["distill", *chain_options(teacher_folder, folder, **options)])
-    torch.set_num_threads(threads)
     said = capsys.readouterr()
     assert status == 0, said.err
     assert weights(folder) == weights(whole) and logged(folder) == logged(whole)
@@ -78,7 +71,7 @@ def test_each_file_damaged(stopped, tmp_path, teacher_folder, capsys, ways):
         for way in ways:
             damage = functools.partial(lambda found, way, name: way(found[-1] / name), way=way, name=name)
             said = resume(stopped, tmp_path, teacher_folder, damage, capsys)
-            assert "00000014 is not used" in said and "going on from checkpoint steps-2-00000007" in said, (name, way)
+            assert "00000006 is not used" in said and "going on from checkpoint steps-2-00000003" in said, (name, way)
 
 
 def test_all_damaged_starts_the_stage_again(stopped, tmp_path, teacher_folder, capsys):
@@ -116,7 +109,7 @@ def test_pickles_run_no_code(stopped, tmp_path, teacher_folder, capsys, name):
 
     said = resume(stopped, tmp_path, teacher_folder, damage, capsys)
     assert not canary.exists()
-    assert "00000014 is not used" in said
+    assert "00000006 is not used" in said
 
 
 def test_a_link_out_of_the_folder_is_not_followed(stopped, tmp_path, teacher_folder, capsys):
@@ -143,17 +136,15 @@ def test_a_checkpoint_by_name(stopped, tmp_path, teacher_folder, capsys):
     folder = shutil.copytree(source, tmp_path / "again")
     words = ["distill", *chain_options(teacher_folder, folder, **options)]
     assert main([*words, "--resume_from_checkpoint=steps-2-00000099"]) == 2
-    assert "steps-2-00000007, steps-2-00000014" in capsys.readouterr().err
-    assert main([*words, "--resume_from_checkpoint=steps-2-00000007"]) == 0
-    assert "from checkpoint steps-2-00000007" in capsys.readouterr().out
+    assert "steps-2-00000003, steps-2-00000006" in capsys.readouterr().err
+    assert main([*words, "--resume_from_checkpoint=steps-2-00000003"]) == 0
+    assert "from checkpoint steps-2-00000003" in capsys.readouterr().out
     assert weights(folder) == weights(whole)
 
 
 def test_the_limit_keeps_the_newest(teacher_folder, tmp_path):
     folder = tmp_path / "run"
-    options = {"updates_per_stage": 1000, "end_steps": 2, "checkpoints_total_limit": 1, "checkpointing_steps": 3}
-    process = start(command("distill", *chain_options(teacher_folder, folder, **options)))
-    assert wait_for(lambda: (folder / "checkpoints" / "steps-2-00000012").exists(), process)
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate()
+    options = {"updates_per_stage": 1000, "end_steps": 2, "checkpoints_total_limit": 1, "checkpointing_steps": 1}
+    words = ["distill", *chain_options(teacher_folder, folder, **options)]
+    assert run(stopped_at(4, signal.SIGTERM, *words))[0] == 143
     assert len(list((folder / "checkpoints").iterdir())) == 1

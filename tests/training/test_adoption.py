@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-from conftest import tiny_unet
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.data import load_digits

@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-from conftest import tiny_unet
 from diffusers import DiffusionPipeline, UNet2DModel
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.errors import InputError

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from processes import chain_options, command, run, start, wait_for, weights
+from helpers.processes import chain_options, command, run, start, wait_for, weights
 
 
 COMPILED = {"ACCELERATE_DYNAMO_BACKEND": "AOT_EAGER"}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from test_chain import chain, same, weights
+from helpers.chains import chain, same, weights
 
 from diffusers_progdistill.training import loop
 from diffusers_progdistill.training.chain import distill

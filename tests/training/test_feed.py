@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from test_chain import chain, same, weights
+from helpers.chains import chain, same, weights
 
 from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.errors import InputError

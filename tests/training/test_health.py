@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from accelerate import Accelerator
-from test_chain import chain, same, weights
+from helpers.chains import chain, same, weights
 
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig

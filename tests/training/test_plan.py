@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from conftest import tiny_unet
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.training.config import DistillationConfig

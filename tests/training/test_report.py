@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from accelerate import Accelerator
-from conftest import tiny_unet
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.data import load_digits

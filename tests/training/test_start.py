@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import tiny_unet
 from diffusers import DDIMPipeline, DDIMScheduler
-from test_chain import chain
+from helpers.chains import chain
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE

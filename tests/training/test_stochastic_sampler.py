@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_unet
 from diffusers import DiffusionPipeline
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.main import main

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hub_repository import LFS_SUFFIXES, File, Repo, User, is_lfs
-from hub_routes import Refused, Routes
+from .hub_repository import LFS_SUFFIXES, File, Repo, User, is_lfs
+from .hub_routes import Refused, Routes
 
 
 @dataclass

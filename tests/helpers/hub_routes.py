@@ -6,7 +6,7 @@ import json
 import re
 from urllib.parse import parse_qs
 
-from hub_repository import Commit, File, Repo, User, git_sha, is_lfs
+from .hub_repository import Commit, File, Repo, User, git_sha, is_lfs
 
 
 DATE = "2026-01-01T00:00:00.000Z"

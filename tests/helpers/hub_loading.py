@@ -1,6 +1,6 @@
 """Run in a process of its own: which call loads which kind of student, from the Hub of HF_ENDPOINT. Prints JSON.
 
-python loading.py with|without
+python hub_loading.py with|without
 """
 
 import json
