@@ -82,6 +82,11 @@ class ImageData(Dataset):
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long)[list(readable)]
         self.num_classes = None if labels is None else len(class_names or []) or int(self.labels.max()) + 1
 
+    @property
+    def known_labels(self) -> list[int] | None:
+        """The labels that occur, sorted; `None` without labels."""
+        return None if self.labels is None else self.labels.unique().tolist()
+
     def _words(self) -> dict[str, str]:
         fit = "the middle is cropped" if self._reading.center_crop else "they are squeezed to a square"
         ground = "white" if self._reading.background == (255, 255, 255) else f"the colour {self._reading.background}"

@@ -57,6 +57,10 @@ class Subject:
             json.dumps({k: v for k, v in config.items() if not k.startswith("_")}, sort_keys=True, default=str)
             for config in (unet.config, self.pipeline.scheduler.config)
         ]
+        known = self.pipeline.known_labels
+        # All classes are what figures of older releases have.
+        if known is not None and len(known) != self.pipeline.num_classes:
+            configs.append(json.dumps(known))
         return content_key(*configs, *(part for k in sorted(state) for part in (k, state[k].cpu().float())))
 
 

@@ -64,13 +64,13 @@ def generate(
     """
     shape, out = pipeline.latents_shape(1)[1:], []
     pipeline.set_progress_bar_config(disable=True)
-    classes, labels = pipeline.num_classes if pipeline.is_conditional else None, None
+    known, labels = pipeline.known_labels, None
     size, end = chunk or chunk_size(shape, pipeline.device), first + num_images
     for start in range(first + share[0] * size, end, share[1] * size):
         # The last chunk is as large as the others, and cut.
         noise, generators = noise_of(seed, start, size, shape)
-        if classes is not None:
-            labels = [k % classes for k in range(start, start + size)]
+        if known is not None:
+            labels = [known[k % len(known)] for k in range(start, start + size)]
         images = sample(pipeline, sampler, num_steps, noise, generators, labels, guidance_scale)
         out.append(images[: end - start].float().cpu())
         if bar is not None:

@@ -90,6 +90,11 @@ class CardOf:
         return bool(self.about["model"].get("num_classes"))
 
     @property
+    def known_labels(self) -> list[int]:
+        """The labels that the students were trained with."""
+        return self.about["model"].get("known_labels") or list(range(self.about["model"]["num_classes"]))
+
+    @property
     def stochastic(self) -> bool:
         """Whether the model is sampled with fresh noise."""
         return bool(self.settings.get("stochastic_sampler"))
@@ -224,8 +229,7 @@ class CardOf:
 
     def usage(self) -> str:
         where = self.repo_id or f"steps-{self.steps}"
-        labels = "class_labels=0" if self.conditional else ""
-        names = self.about["model"].get("class_names", [])
+        labels = f"class_labels={self.known_labels[0]}" if self.conditional else ""
         ours = f"""```python
 from diffusers_progdistill import ProgressiveDistillationPipeline
 pipe = ProgressiveDistillationPipeline.from_pretrained("{where}")
@@ -233,11 +237,7 @@ image = pipe({labels}).images[0]
 ```"""
         without = f"With `diffusers-progdistill`, since the stock pipelines {self.not_stock()}:\n\n{ours}"
         if self.conditional:
-            classes = f"Classes 0 to {self.about['model']['num_classes'] - 1}"
-            if names and names != [str(k) for k in range(len(names))]:
-                shown = ", ".join(plain(n) for n in names[:100]) + (", ..." if len(names) > 100 else "")
-                classes += f", or by name: {shown}"
-            return f"{without}\n\n{classes}."
+            return f"{without}\n\n{self.classes()}."
         if self.stochastic:
             return without
         return f"""With stock diffusers:
@@ -251,6 +251,20 @@ image = pipe(num_inference_steps={self.steps}).images[0]
 With `diffusers-progdistill`, which knows the number of steps:
 
 {ours}"""
+
+    def classes(self) -> str:
+        """The labels that can be asked for, and their names."""
+        names, known = self.about["model"].get("class_names", []), self.known_labels
+        if known == list(range(len(known))):
+            text = f"Classes 0 to {len(known) - 1}"
+        else:
+            text = "Classes " + ", ".join(map(str, known[:100])) + (", ..." if len(known) > 100 else "")
+            text += f" (of {self.about['model']['num_classes']}; the others were not in the training data)"
+        names = [names[label] for label in known if label < len(names)]
+        if names and names != [str(label) for label in known]:
+            shown = ", ".join(plain(n) for n in names[:100]) + (", ..." if len(names) > 100 else "")
+            text += f", or by name: {shown}"
+        return text
 
     def not_stock(self) -> str:
         """What stock pipelines lack for this model."""

@@ -79,6 +79,13 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         return self._metadata.get("num_classes", self.unet.config.num_class_embeds)
 
     @property
+    def known_labels(self) -> list[int] | None:
+        """The labels that the model was trained with, all `num_classes` or some of them; `None` without classes."""
+        if not self.is_conditional or self.num_classes is None:
+            return None
+        return list(self._metadata.get("known_labels", range(self.num_classes)))
+
+    @property
     def null_label(self) -> int | None:
         """The label that stands for no class, if the model was trained with one."""
         return self._metadata.get("null_label")
@@ -91,7 +98,9 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
     @property
     def id2label(self) -> dict[int, str]:
         """The names of the classes by label, as far as the model knows them."""
-        return dict(enumerate(self._metadata.get("class_names", [])))
+        names = enumerate(self._metadata.get("class_names", []))
+        known = None if self.known_labels is None else set(self.known_labels)
+        return {label: name for label, name in names if known is None or label in known}
 
     @property
     def _metadata(self) -> dict:
@@ -177,10 +186,12 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         labels = labels.expand(batch_size) if labels.numel() == 1 else labels
         if labels.numel() != batch_size:
             raise ValueError(f"{labels.numel()} `class_labels` were passed for `batch_size={batch_size}`")
-        count = self.num_classes
-        is_null = torch.zeros_like(labels, dtype=torch.bool) if self.null_label is None else labels == self.null_label
-        if count is not None and bool((((labels < 0) | (labels >= count)) & ~is_null).any()):
-            raise ValueError(f"`class_labels` must be in [0, {count - 1}]")
+        known = self.known_labels
+        if known is not None:
+            allowed = known if self.null_label is None else [*known, self.null_label]
+            if not bool(torch.isin(labels, torch.tensor(allowed, device=labels.device)).all()):
+                span = f"in [0, {len(known) - 1}]" if known == list(range(len(known))) else f"among {known[:20]}"
+                raise ValueError(f"`class_labels` must be {span}, as the model was trained with")
         return labels.to(device)
 
     @torch.no_grad()

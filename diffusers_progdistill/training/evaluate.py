@@ -22,7 +22,7 @@ from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillatio
 from ..record import RECORD_NAME, read_content, students_of, with_students
 from .network import without_learned_variance
 from .plan import ADOPT_STAGE
-from .pretrained import load_pipeline, unclipped
+from .pretrained import load_pipeline, unclipped, with_labels
 from .setup import LONGEST_WAIT
 
 
@@ -162,6 +162,8 @@ def run_subjects(folder: str, record: dict, samplers, steps, config) -> tuple[Su
     """The teacher of a run, with the guidance that its students have folded in, and what was made of it."""
     settings, made = record["settings"], []
     pipeline = load_model(teacher_place(folder, settings["pretrained_teacher_model"]), config)
+    # It draws the classes that its students know.
+    pipeline = with_labels(pipeline, record["about"]["model"].get("known_labels"))
     teacher = subject_of("teacher", pipeline, samplers, steps, record["about"].get("guidance_scale", 1.0))
     for stage in with_students(Path(folder), record)["stages"]:
         pipeline = load_model(str(Path(folder, stage["name"])), config)

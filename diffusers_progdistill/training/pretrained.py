@@ -8,8 +8,11 @@ from pathlib import Path
 import diffusers
 
 from ..data import ImageData
+from ..data.classes import TeacherClasses, fit_classes
+from ..data.notices import notice
 from ..diffusion.adoption import ForeignTeacher
 from ..errors import InputError
+from ..pipelines.export import with_metadata
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from ..schedulers import ProgressiveDistillationScheduler
 from ..trust import check_teacher_files
@@ -182,7 +185,7 @@ def fit_to_data(config: AdoptionConfig, pipeline: ProgressiveDistillationPipelin
     Raises:
         [`InputError`]: If it needs labels that the data do not have, or guidance that it cannot give.
     """
-    metadata = class_metadata(pipeline, data)
+    metadata = class_metadata(config, pipeline, data)
     if config.guidance_scale != 1:
         if pipeline.guidance_scale is not None:
             raise InputError(
@@ -196,28 +199,45 @@ def fit_to_data(config: AdoptionConfig, pipeline: ProgressiveDistillationPipelin
             )
         metadata["guidance_scale"] = config.guidance_scale
     reasons = reasons_to_adopt(config, pipeline.scheduler)
-    return Teacher(pipeline, reasons, metadata, config.guidance_scale)
+    return Teacher(with_labels(pipeline, metadata.get("known_labels")), reasons, metadata, config.guidance_scale)
 
 
-def class_metadata(pipeline: ProgressiveDistillationPipeline, data: ImageData) -> dict:
-    """What a class-conditional model's students know of its classes: their number, names and the null label."""
+def with_labels(pipeline: ProgressiveDistillationPipeline, labels: list[int] | None):
+    """The same model that draws these classes alone, as its students will; all of them if there are no `labels`."""
+    if labels is None or labels == pipeline.known_labels:
+        return pipeline
+    return ProgressiveDistillationPipeline(pipeline.unet, with_metadata(pipeline.scheduler, known_labels=labels))
+
+
+def class_metadata(config: AdoptionConfig, pipeline: ProgressiveDistillationPipeline, data: ImageData) -> dict:
+    """
+    What a class-conditional model's students know of its classes: their number, names and the null label. The data's
+    labels become the teacher's.
+    """
     if not needs_labels(pipeline.unet):
         return {}
     if data.labels is None:
         raise InputError(f"{FLAG} is class-conditional: name the column of the labels by --class_column")
     embeddings, null_label = pipeline.unet.config.num_class_embeds, pipeline.null_label
-    if null_label is None and embeddings == data.num_classes + 1:
+    if null_label is None and config.guidance_scale != 1 and embeddings == data.num_classes + 1:
         null_label = data.num_classes
-    if embeddings is not None and data.num_classes > (embeddings if null_label is None else null_label):
-        raise InputError(
-            f"--class_column: the data have {data.num_classes} classes, but the teacher knows"
-            f" {embeddings if null_label is None else null_label}: they must fit"
-        )
+        notice(f"{FLAG}: label {null_label}, which no image has, is taken for the null class")
+    labels = pipeline.known_labels
+    labels = labels if labels is None else [label for label in labels if label != null_label]
+    fit_classes(data, TeacherClasses(labels, pipeline.id2label))
     return describe_classes(data, null_label)
 
 
 def describe_classes(data: ImageData, null_label: int | None) -> dict:
-    """The classes of a data set as metadata of a model."""
+    """
+    The classes of a data set as metadata of a model.
+
+    Args:
+        data ([`ImageData`]): The images with labels.
+        null_label (`int`, *optional*): The label that stands for none.
+    """
     names = {"class_names": list(data.class_names)} if data.class_names else {}
     null = {} if null_label is None else {"null_label": null_label}
-    return {"num_classes": data.num_classes, **names, **null}
+    known = data.known_labels
+    some = {"known_labels": known} if known != list(range(data.num_classes)) else {}
+    return {"num_classes": data.num_classes, **names, **null, **some}

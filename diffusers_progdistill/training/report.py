@@ -116,9 +116,12 @@ class Report:
             save_curves({name: lines}, {name: self.metric.floor}, folder / "curve.png")
 
     def _column_names(self) -> list[str]:
-        """The class of each column of samples.png, if there are classes and names."""
-        count, names = self.teacher.num_classes, self.record.content["about"]["model"].get("class_names", [])
-        return [names[k % count] for k in range(GRID_COLUMNS)] if names else []
+        """The class of each column of samples.png, if there are classes."""
+        known, names = self.teacher.known_labels, self.record.content["about"]["model"].get("class_names", [])
+        if known is None:
+            return []
+        shown = [known[k % len(known)] for k in range(GRID_COLUMNS)]
+        return [names[label] if label < len(names) else str(label) for label in shown]
 
     def _curves(self) -> list[dict[int, float]]:
         return [{int(k): v for k, v in self.evaluation[n].items()} for n in ("students", "teacher")]

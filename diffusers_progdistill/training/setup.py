@@ -153,7 +153,7 @@ def about_of(config: DistillationConfig, teacher, data) -> dict:
             "resolution": data.resolution,
             "channels": data.channels,
             "num_classes": teacher.metadata.get("num_classes"),
-            **({"class_names": teacher.metadata["class_names"]} if "class_names" in teacher.metadata else {}),
+            **{k: teacher.metadata[k] for k in ("class_names", "known_labels") if k in teacher.metadata},
         },
         **({"adopted": teacher.reasons} if teacher.reasons else {}),
         **({"guidance_scale": teacher.guidance_scale} if teacher.guidance_scale != 1 else {}),

@@ -165,7 +165,10 @@ def chunk_of(pipeline, num_steps: int, solver: str, first: int, bar) -> torch.Te
     grid = TargetGrid.create(landings, config.num_train_timesteps, device=device, midpoint=solver == "midpoint")
     z = noise_of(0, first, CHUNK, pipeline.latents_shape(1)[1:])[0].to(device)
     numbers = torch.arange(first, first + CHUNK, device=device)
-    labels = numbers % pipeline.num_classes if pipeline.is_conditional else None
+    labels = None
+    if pipeline.is_conditional:
+        known = torch.tensor(pipeline.known_labels, device=device)
+        labels = known[numbers % len(known)]
     teacher = functools.partial(_predict, pipeline.unet, labels)
     for i in range(landings, 0, -1):
         target = teacher_target(teacher, z, grid.at(torch.full_like(numbers, i - 1)), config.prediction_type)
