@@ -68,10 +68,11 @@ class Findings:
         """One line for each kind, in the order of [`SENTENCES`]."""
         return [self._line(kind) for kind in SENTENCES if kind in self._numbers]
 
-    def say(self):
-        """Give each line as a notice."""
-        for line in self.lines():
-            logger.warning("%s", line)
+    def say(self, *kinds: str):
+        """Give the line of each kind, or of those that are named, as a notice."""
+        for kind in kinds or SENTENCES:
+            if kind in self._numbers:
+                logger.warning("%s", self._line(kind))
 
     def _line(self, kind: str) -> str:
         count, names = len(self._numbers[kind]), self._names[kind]

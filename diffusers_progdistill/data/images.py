@@ -142,6 +142,11 @@ class ImageData(Dataset):
     def __len__(self) -> int:
         return len(self._numbers)
 
+    @property
+    def num_skipped(self) -> int:
+        """Entries that were left out before the training."""
+        return len(self._entries) - len(self)
+
     def __getitems__(self, numbers: list[int]):
         """One batch: `uint8` images of shape `(batch_size, channels, height, width)`, and labels or `None`."""
         return self.noted(self.read(numbers))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ..data.findings import REPLACED
 from ..errors import InputError, PublishError
 from ..hub.folder import Publication, publish_folder, write_card
 from ..hub.upload import open_repository
@@ -158,6 +159,7 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
     if run.is_main:
         report.finish()
         record.update(finished=True)
+        run.data.findings.say(REPLACED)
     accelerator.end_training()
 
 

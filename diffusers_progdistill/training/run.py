@@ -7,6 +7,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from ..data import ImageData, load_data
+from ..data.findings import REPLACED
 from ..data.sizes import check_levels, settle
 from ..record import Record, only_process_in
 from .config import AdoptionConfig, TrainingConfig
@@ -84,5 +85,6 @@ def run_alone(run: Run, network, objective, scheduler, stage: Stage, ema_decay: 
             monitor = Monitor(accelerator, folder, stage.forward_units)
             monitor.start(stage, 1, 1, run.global_batch)
             make_student(run, network, objective, scheduler, stage, monitor, record, stop, ema_decay, alone=True)
+            run.data.findings.say(REPLACED)
         accelerator.end_training()
     return folder

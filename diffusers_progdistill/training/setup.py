@@ -147,7 +147,11 @@ def about_of(config: DistillationConfig, teacher, data) -> dict:
             "source": teacher_source,
             **({"name": config.pretrained_teacher_model} if teacher_source == "hub" else {}),
         },
-        "data": {"source": source, **({"name": config.dataset_name} if source == "hub" else {})},
+        "data": {
+            "source": source,
+            **({"name": config.dataset_name} if source == "hub" else {}),
+            **({"skipped": data.num_skipped} if data.num_skipped else {}),
+        },
         "model": {
             "parameters": sum(p.numel() for p in unet.parameters()),
             "resolution": data.resolution,
