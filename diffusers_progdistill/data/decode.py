@@ -4,13 +4,12 @@ import io
 import os
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageColor
 
 from ..errors import InputError
-from ..trust import MOST_PIXELS, leads_out
+from ..trust import MOST_PIXELS
 from .depth import eight_bits, from_array, is_deep, transparent_where
 
 
@@ -46,13 +45,11 @@ class Reading:
 
     Attributes:
         source (`str`): The option that names the data, for messages.
-        places (`tuple[Path]`): Folders that files may lie in; anywhere if there are none.
         background (`tuple[int, int, int]`): The ground that transparent pictures are laid on.
         center_crop (`bool`): Crop the middle of pictures that are not square, or squeeze them.
     """
 
     source: str = "--dataset_name"
-    places: tuple[Path, ...] = ()
     background: tuple[int, int, int] = WHITE
     center_crop: bool = True
 
@@ -102,14 +99,13 @@ def formats() -> list[str]:
     return [name for name in Image.ID if name not in LEFT_OUT]
 
 
-def open_image(entry, places=()) -> Image.Image:
+def open_image(entry) -> Image.Image:
     """
     Open an entry of a data set without reading its pixels.
 
     Args:
         entry (`dict`, `bytes`, `str`, `Path`, `PIL.Image.Image`, `np.ndarray`, `list`): What `datasets` holds
             undecoded (bytes, or the path of a file), or the picture itself.
-        places (`tuple[Path]`, *optional*): The file must lie in one of them.
 
     Raises:
         [`NoImage`]: If the entry is empty.
@@ -124,7 +120,6 @@ def open_image(entry, places=()) -> Image.Image:
     if isinstance(entry, (np.ndarray, list, tuple)):
         entry = from_array(np.asarray(entry))
     if isinstance(entry, (str, os.PathLike)):
-        check_place(Path(entry), places)
         image = Image.open(entry, formats=formats())
     elif isinstance(entry, (bytes, bytearray, memoryview)):
         image = Image.open(io.BytesIO(entry), formats=formats())
@@ -135,12 +130,6 @@ def open_image(entry, places=()) -> Image.Image:
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width * image.height:,} pixels, more than {MOST_PIXELS:,}")
     return image
-
-
-def check_place(path: Path, places):
-    """Refuse a file that is not in one of the places."""
-    if places and all(leads_out(path, place) for place in places):
-        raise InputError(f"--train_data_dir: {path.name} leads out of the folder; put the file itself there")
 
 
 def is_gray(image: Image.Image, reading: Reading = PLAIN) -> bool:
@@ -155,7 +144,7 @@ def read_picture(entry, reading: Reading = PLAIN) -> Picture:
 
     Args:
         entry: As in [`open_image`].
-        reading ([`Reading`], *optional*): Where files may lie, and the ground of transparent pictures.
+        reading ([`Reading`], *optional*): The ground of transparent pictures.
 
     Returns:
         [`Picture`]: What a viewer shows of its first page.
@@ -163,7 +152,7 @@ def read_picture(entry, reading: Reading = PLAIN) -> Picture:
     Raises:
         `Exception`: Whatever is wrong with this entry.
     """
-    image = open_image(entry, reading.places)
+    image = open_image(entry)
     try:
         hidden = transparent_where(image)
         image.load()

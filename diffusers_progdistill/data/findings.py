@@ -16,7 +16,7 @@ SKIPPED, MISSING, REPLACED = "skipped", "missing", "replaced"
 SENTENCES = {
     SKIPPED: "{n} of {all} images could not be read and were skipped",
     MISSING: "{n} of {all} rows hold no image and were skipped",
-    REPLACED: "{n} images could not be read in training, and the next ones of the data set took their places",
+    REPLACED: "images that could not be read in training, each replaced by the next of the data set: {n}",
     "transparent": "{n} of {all} images are transparent: they were laid on {ground} (--background_color)",
     "gray": "{n} of {all} images have colours: they are trained on in gray, since the model has one channel",
     "range": "{n} of {all} images have 32-bit values: black is 0, and white 1, 255 or 65535, the least that holds all",
@@ -54,11 +54,11 @@ class Findings:
         if number in numbers:
             return
         numbers.add(number)
-        if len(names) < MOST_NAMES:
-            names.append(f"{name} ({reason})" if reason else name)
-        count = len(numbers)
+        shown, count = f"{name} ({reason})" if reason else name, len(numbers)
+        if count <= MOST_NAMES:
+            names.append(shown)
         if say and (count <= MOST_NAMES or count & (count - 1) == 0):
-            logger.warning("%s", self._line(kind))
+            logger.warning("%s could not be read: the next image takes its place (%d so far)", shown, count)
 
     def count(self, *kinds: str) -> int:
         """Images with a finding of any of the kinds."""

@@ -113,8 +113,6 @@ class ImageData(Dataset):
         """An entry as it is trained on, or `None`; what there is to say of it is noted."""
         try:
             array, kinds = self._decode(entry)
-        except InputError:
-            raise
         except NoImage:
             return self.findings.note(MISSING, number, name_of(entry, number))
         except Exception as error:  # whatever it is, it concerns this entry alone

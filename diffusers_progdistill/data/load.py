@@ -62,7 +62,7 @@ def _load_found(config, resolution, background) -> ImageData:
     if found.labels is not None:
         labels = found.labels.values
         names = [found.labels.names[label] for label in range(len(found.labels.names))] or None
-    reading = Reading(source, (), background, config.center_crop)
+    reading = Reading(source, background, config.center_crop)
     look = look_at(found.entries, reading)
     return ImageData(
         found.entries, labels, look.channels, config.resolution or resolution or look.size, names, reading

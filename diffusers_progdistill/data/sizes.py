@@ -50,10 +50,8 @@ def look_at(entries, reading: Reading, count: int = LOOKED_AT) -> Look:
             try:
                 # The size is taken from a picture that can be read to its end.
                 image = read_picture(entry, reading).image if size is None else None
-                gray = gray and is_gray(open_image(entry, reading.places), reading)
+                gray = gray and is_gray(open_image(entry), reading)
                 size = size or min(image.size)
-            except InputError:
-                raise
             except Exception:  # is counted when the images are read
                 continue
             if order == 1:

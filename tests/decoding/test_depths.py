@@ -7,7 +7,7 @@ import pytest
 from helpers.broken_images import encoded
 from PIL import Image
 
-from diffusers_progdistill.data.decode import read_picture
+from diffusers_progdistill.data.decode import PLAIN, read_picture
 from diffusers_progdistill.data.images import ImageData
 from diffusers_progdistill.data.sizes import look_at
 
@@ -148,7 +148,7 @@ def test_pages_of_a_tiff_after_the_first_are_left_out_with_a_notice(caplog):
 
 def test_deep_files_are_gray():
     names = [n for n in EXACT if "16-bit" in n or "32-bit" in n or "floats" in n]
-    assert look_at([EXACT[name] for name in names], reading=read_picture.__defaults__[0]).channels == 1
+    assert look_at([EXACT[name] for name in names], PLAIN).channels == 1
 
 
 def test_colours_in_a_gray_data_set_are_named(caplog):

@@ -47,7 +47,7 @@ def test_streamed_damaged_files_give_whole_batches(monkeypatch):
     entries = [content for _, content in mutated(300, 3)]
     data = ImageData(entries, None, 3, 8)
     images, _ = data.__getitems__(range(300))
-    assert images.shape == (300, 3, 8, 8) and 50 < data.findings.count("replaced") < 250
+    assert images.shape == (300, 3, 8, 8) and 20 < data.findings.count("replaced") < 68
 
 
 @pytest.mark.slow
