@@ -20,6 +20,9 @@ STAGE_NAME = re.compile(r"teacher|steps-[0-9]+")
 # What a crash in the very first write may leave.
 LEFTOVER = f".{RECORD_NAME}.tmp.json"
 LOCK_NAME = ".lock"
+# What the teacher is by its content, and the options that only say where it lies.
+TEACHER_KEY = "teacher_key"
+TEACHER_PLACE = ("pretrained_teacher_model", "revision", "variant", "trust_remote_code")
 
 
 def versions() -> dict[str, str]:
@@ -171,6 +174,17 @@ class Record:
 
     def _compare(self, settings: dict):
         old = self.content["settings"]
+        if TEACHER_KEY in old and TEACHER_KEY in settings:
+            if old[TEACHER_KEY] != settings[TEACHER_KEY]:
+                raise InputError(
+                    f"--pretrained_teacher_model {settings[TEACHER_PLACE[0]]} is not the teacher of the run in"
+                    f" {self.folder}, whose weights or schedule were others: give that one, or a new --output_dir"
+                )
+            # The same teacher, wherever it lies by now.
+            old = self.content["settings"] = {**old, **{k: settings[k] for k in TEACHER_PLACE if k in settings}}
+        else:
+            # A run of before there were keys knows its teacher by its path.
+            settings = {k: v for k, v in settings.items() if k != TEACHER_KEY}
         changed = [
             f"--{k} {old.get(k)} -> {settings.get(k)}"
             for k in sorted({*old, *settings})

@@ -15,14 +15,19 @@ def leads_out(path: Path, root: Path) -> bool:
     return not path.resolve().is_relative_to(root.resolve())
 
 
-def check_teacher_files(folder: Path, trust_remote_code: bool):
+def check_model_files(folder: Path, flag: str, trust_remote_code: bool):
     """
     Refuse a pipeline folder whose files lead out of it, or that brings code of its own.
+
+    Args:
+        folder (`Path`): The pipeline folder.
+        flag (`str`): What a message calls it.
+        trust_remote_code (`bool`): Whether its code may run.
 
     Raises:
         [`InputError`]: With the file and the reason.
     """
-    flag, root = f"--pretrained_teacher_model {folder}", folder.resolve()
+    root = folder.resolve()
     # In the Hub's cache every file of a snapshot is a link into the repository's blobs.
     blobs = root.parent.parent / "blobs"
     allowed = [root, blobs] if root.parent.name == "snapshots" and blobs.is_dir() else [root]

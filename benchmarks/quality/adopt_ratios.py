@@ -17,10 +17,10 @@ from diffusers_progdistill.commands.demo import chain_config
 from diffusers_progdistill.data import load_data
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate
+from diffusers_progdistill.pipelines.loading import unclipped
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.pretrained import unclipped
 
 
 def chain_of(teacher: str, folder: str, **options) -> DistillationConfig:

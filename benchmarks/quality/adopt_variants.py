@@ -21,10 +21,10 @@ from diffusers_progdistill.diffusion.noise_schedule import add_noise, cosine_ang
 from diffusers_progdistill.diffusion.parameterization import to_sample
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate
+from diffusers_progdistill.pipelines.loading import unclipped
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training import adopt, network
 from diffusers_progdistill.training.config import AdoptionConfig
-from diffusers_progdistill.training.pretrained import unclipped
 
 
 def agreement(student, teacher, data, quintiles=5, count=2000):

@@ -31,6 +31,8 @@ class EvaluationConfig:
     cache_dir: str | None = option(None, "Where downloads and the features of the real images are kept.")
     hub_token: str | None = option(None, "Token for private models and data sets; better given as HF_TOKEN.")
 
+    variant: str | None = option(None, "Variant of the models' weights, for example fp16.")
+    trust_remote_code: bool = option(False, "Let code that comes with the models run.")
     pretrained_teacher_model: str | None = option(
         None, "What the students' images are compared with. Default: the teacher of the run."
     )

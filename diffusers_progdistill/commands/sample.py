@@ -22,6 +22,10 @@ class SampleConfig:
     seed: int = option(0, "Seed of the noise.")
     batch_size: int = option(64, "Images that are generated in one go.")
     revision: str | None = option(None, "Branch, tag or commit on the Hub, such as steps-8.")
+    variant: str | None = option(None, "Variant of the weights, for example fp16.")
+    cache_dir: str | None = option(None, "Where downloaded models are kept.")
+    hub_token: str | None = option(None, "Token for private models; better given as HF_TOKEN.")
+    trust_remote_code: bool = option(False, "Let code that comes with the model run.")
 
 
 def main(argv: list[str]) -> int:
@@ -50,14 +54,12 @@ def sample(model: str, config: SampleConfig):
 
     from ..evaluation.pictures import to_pictures
     from ..evaluation.sampling import noise_of
-    from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+    from ..pipelines.loading import ModelSource, find_device, load_model
 
     logging.disable_progress_bar()
-    try:
-        pipeline = ProgressiveDistillationPipeline.from_pretrained(model, revision=config.revision)
-    except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
-        raise InputError(f"{model} cannot be loaded as a pipeline: {str(error).splitlines()[0][:200]}") from error
-    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    where = {"cache_dir": config.cache_dir, "token": config.hub_token, "revision": config.revision}
+    source = ModelSource(model, "", variant=config.variant, trust_remote_code=config.trust_remote_code, **where)
+    pipeline = load_model(source).to(find_device())
     labels = None
     try:
         if config.class_labels is not None:

@@ -1,11 +1,10 @@
 """Tensors that are costly to make, kept by the content that they were made from."""
 
 import contextlib
-import hashlib
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,30 +14,16 @@ from safetensors.torch import load_file, save_file
 
 from ..disk import put_in_place, say_once, writing
 from ..errors import DiskError
+from ..identity import content_key, update_digest
 
+
+__all__ = ["cached", "content_key", "store", "stored", "update_digest"]
 
 # Ends the names of files that are not finished.
 TEMPORARY = ".tmp"
 DAY = 24 * 3600
 # What stands for a cache that cannot be written, until the process ends.
 _instead: dict[Path, tempfile.TemporaryDirectory] = {}
-
-
-def content_key(*parts) -> str:
-    """A name made of tensors and texts, which changes when any of them does."""
-    digest = hashlib.blake2b(digest_size=16)
-    update_digest(digest, parts)
-    return digest.hexdigest()
-
-
-def update_digest(digest, parts: Iterable):
-    """Go on with a digest of [`content_key`]."""
-    for part in parts:
-        if torch.is_tensor(part):
-            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.contiguous().numpy().tobytes())
-        else:
-            digest.update(f"{part}\0".encode())
 
 
 def stored(key: str, folder: str | None = None) -> dict[str, torch.Tensor] | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..disk import write_json, writing
 from ..errors import InputError
+from ..identity import model_key
 from ..record import versions
 from .cache import content_key, store, stored
 from .distances import psnr_of_each
@@ -51,17 +51,10 @@ class Subject:
     @cached_property
     def weights(self) -> str:
         """A name of the weights and of what is done with them, so that no figures of others are taken for theirs."""
-        unet, state = self.pipeline.unet, self.pipeline.unet.state_dict()
-        # Without the private part, which names versions and places.
-        configs = [
-            json.dumps({k: v for k, v in config.items() if not k.startswith("_")}, sort_keys=True, default=str)
-            for config in (unet.config, self.pipeline.scheduler.config)
-        ]
-        known = self.pipeline.known_labels
+        pipeline, known = self.pipeline, self.pipeline.known_labels
         # All classes are what figures of older releases have.
-        if known is not None and len(known) != self.pipeline.num_classes:
-            configs.append(json.dumps(known))
-        return content_key(*configs, *(part for k in sorted(state) for part in (k, state[k].cpu().float())))
+        drawn = [] if known is None or len(known) == pipeline.num_classes else [json.dumps(known)]
+        return model_key(pipeline.unet, pipeline.scheduler, *drawn)
 
 
 class Evaluation:

@@ -4,14 +4,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.utils import replace_example_docstring
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import create_repo, upload_folder
 
 from ..schedulers import ProgressiveDistillationScheduler
 from ..schedulers.scheduling_progressive_distillation import METADATA_KEY
+from .arguments import (
+    OUTPUT_TYPES,
+    as_labels,
+    check_count,
+    check_generator,
+    check_latents,
+    check_scale,
+    replaced_latents,
+    step_options,
+)
 from .export import save_pipeline
 
 
@@ -26,10 +38,6 @@ EXAMPLE_DOC_STRING = """
     >>> image.save("digit.png")
     ```
 """
-
-
-# What accelerate and diffusers call their hooks on a module.
-HOOKS = {"_hf_hook", "_diffusers_hook"}
 
 
 class ProgressiveDistillationPipeline(DiffusionPipeline):
@@ -66,7 +74,12 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
     @property
     def num_trained_steps(self) -> int | None:
         """The number of sampling steps the model was distilled for; `None` for a teacher."""
-        return self.scheduler.num_trained_steps
+        return self._metadata.get("num_inference_steps")
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the network predicts x and epsilon together, which stock schedulers do not know."""
+        return self.scheduler.config.get("prediction_type") == "sample_epsilon"
 
     @property
     def is_conditional(self) -> bool:
@@ -120,12 +133,11 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             `ValueError`: For a name that is neither.
         """
         ids = {name: number for number, name in self.id2label.items()}
-        names = [label] if isinstance(label, str) else list(label)
-        for name in names:
-            if name not in ids and not name.isdecimal():
+        for name in (names := [label] if isinstance(label, str) else list(label)):
+            if isinstance(name, str) and name not in ids and not name.isdecimal():
                 known = f"one of {', '.join(ids)}" if ids else "a number: this model knows no names"
                 raise ValueError(f"{name!r} is not a class; it must be {known}")
-        return [ids[name] if name in ids else int(name) for name in names]
+        return [ids[name] if isinstance(name, str) and name in ids else int(name) for name in names]
 
     def check_inputs(
         self,
@@ -139,28 +151,30 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         guidance_scale=1.0,
     ):
         """Raise `ValueError` for arguments of `__call__` that do not fit the model or each other."""
-        if num_inference_steps is None and self.num_trained_steps is None:
+        check_count("batch_size", batch_size)
+        if num_inference_steps is not None:
+            check_count("num_inference_steps", num_inference_steps)
+        elif self.num_trained_steps is None:
             raise ValueError("this model was not distilled to a number of steps: pass `num_inference_steps`")
-        if isinstance(generator, list) and len(generator) != batch_size:
-            raise ValueError(f"{len(generator)} generators were passed for `batch_size={batch_size}`")
-        if latents is not None and tuple(latents.shape) != self.latents_shape(batch_size):
-            raise ValueError(f"`latents` must have shape {self.latents_shape(batch_size)}, not {tuple(latents.shape)}")
-        if output_type not in ("pil", "np", "pt", "latent"):
-            raise ValueError(f"`output_type` must be one of pil, np, pt, latent, not {output_type!r}")
-        if unknown := [k for k in tensor_inputs if k not in self._callback_tensor_inputs]:
+        check_generator(generator, batch_size)
+        check_latents(latents, self.latents_shape(batch_size))
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"`output_type` must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
+        asked = [tensor_inputs] if isinstance(tensor_inputs, str) else list(tensor_inputs)
+        if isinstance(tensor_inputs, str) or not set(asked) <= set(self._callback_tensor_inputs):
             raise ValueError(
-                f"`callback_on_step_end_tensor_inputs` must be among {self._callback_tensor_inputs}, not {unknown}"
+                f"`callback_on_step_end_tensor_inputs` must be a list of {self._callback_tensor_inputs}, not {asked}"
             )
         if self.is_conditional and class_labels is None:
             raise ValueError("this model is class-conditional: pass `class_labels`")
         if class_labels is not None and not self.is_conditional:
             raise ValueError("`class_labels` were passed, but this model has no classes")
-        if guidance_scale != 1 and self.guidance_scale is not None:
+        check_scale(guidance_scale, self.guidance_scale, self.null_label is not None)
+        if self.is_merged and not isinstance(self.scheduler, ProgressiveDistillationScheduler):
             raise ValueError(
-                f"guidance of scale {self.guidance_scale:g} is folded into this model: `guidance_scale` must be 1"
+                f"{type(self.scheduler).__name__} does not know prediction type 'sample_epsilon': set `pipe.scheduler`"
+                " to ProgressiveDistillationScheduler.from_config(pipe.scheduler.config)"
             )
-        if guidance_scale != 1 and self.null_label is None:
-            raise ValueError("this model was trained without a null class: `guidance_scale` must be 1")
 
     def latents_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Shape of the noise that sampling starts from."""
@@ -180,9 +194,12 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         """One label an image as a tensor: one stands for all, a list or tensor must have `batch_size` entries."""
         if class_labels is None:
             return None
-        if isinstance(class_labels, str) or (isinstance(class_labels, list) and isinstance(class_labels[0], str)):
+        if isinstance(class_labels, np.ndarray):
+            class_labels = class_labels.tolist()
+        several = isinstance(class_labels, (list, tuple)) and any(isinstance(label, str) for label in class_labels)
+        if several or isinstance(class_labels, str):
             class_labels = self.get_label_ids(class_labels)
-        labels = torch.as_tensor(class_labels).flatten()
+        labels = as_labels(class_labels)
         labels = labels.expand(batch_size) if labels.numel() == 1 else labels
         if labels.numel() != batch_size:
             raise ValueError(f"{labels.numel()} `class_labels` were passed for `batch_size={batch_size}`")
@@ -199,7 +216,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
     def __call__(
         self,
         batch_size: int = 1,
-        class_labels: int | str | list[int] | list[str] | torch.Tensor | None = None,
+        class_labels: int | str | list[int] | list[str] | np.ndarray | torch.Tensor | None = None,
         num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         eta: float = 0.0,
@@ -207,7 +224,9 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         latents: torch.Tensor | None = None,
         output_type: str | None = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[["ProgressiveDistillationPipeline", int, torch.Tensor, dict], dict]
+        callback_on_step_end: Callable[["ProgressiveDistillationPipeline", int, torch.Tensor, dict], dict | None]
+        | PipelineCallback
+        | MultiPipelineCallbacks
         | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],
         guidance_scale: float = 1.0,
@@ -218,7 +237,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         Args:
             batch_size (`int`, *optional*, defaults to 1):
                 The number of images to generate.
-            class_labels (`int`, `str`, `list[int]`, `list[str]` or `torch.Tensor`, *optional*):
+            class_labels (`int`, `str`, a list of them, `np.ndarray` or `torch.Tensor`, *optional*):
                 The class of all images or of each, by label or by name. Needed by, and only allowed for,
                 class-conditional models.
             num_inference_steps (`int`, *optional*):
@@ -240,7 +259,8 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
                 Whether to return an [`~pipelines.ImagePipelineOutput`] instead of a plain tuple.
             callback_on_step_end (`Callable`, *optional*):
                 Called as `callback(pipe, step_index, timestep, callback_kwargs)` after each step; it returns a
-                dictionary in which `latents` may be replaced.
+                dictionary in which `latents` may be replaced, or nothing. Also a [`~callbacks.PipelineCallback`] or
+                several.
             callback_on_step_end_tensor_inputs (`list[str]`, *optional*, defaults to `["latents"]`):
                 What the callback is given.
             guidance_scale (`float`, *optional*, defaults to 1.0):
@@ -255,6 +275,8 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         Raises:
             `ValueError`: If the arguments do not fit the model or each other.
         """
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         self.check_inputs(
             batch_size,
             class_labels,
@@ -265,47 +287,26 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             callback_on_step_end_tensor_inputs,
             guidance_scale,
         )
-        device, dtype = self._device_and_dtype()
+        device, scheduler = self._execution_device, self.scheduler
         labels = self.prepare_class_labels(class_labels, batch_size, device)
-        latents = self.prepare_latents(batch_size, dtype, device, generator, latents)
-        self.scheduler.set_timesteps(num_inference_steps or self.num_trained_steps, device=device)
-        self._num_timesteps = len(self.scheduler.timesteps)
+        generator = list(generator) if isinstance(generator, tuple) else generator
+        clipped = {"use_clipped_model_output": use_clipped_model_output}
+        options = step_options(scheduler, eta=eta, generator=generator, **clipped)
+        scheduler.set_timesteps(num_inference_steps or self.num_trained_steps, device=device)
+        latents = self.prepare_latents(batch_size, self.unet.dtype, device, generator, latents)
+        self._num_timesteps = len(scheduler.timesteps)
 
-        for index, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            model_output = self.predict(latents, timestep, labels, guidance_scale)
-            latents = self.scheduler.step(
-                model_output,
-                timestep,
-                latents,
-                eta=eta,
-                use_clipped_model_output=use_clipped_model_output,
-                generator=generator,
-                return_dict=False,
-            )[0]
+        for index, timestep in enumerate(self.progress_bar(scheduler.timesteps)):
+            model_input = scheduler.scale_model_input(latents, timestep)
+            model_output = self.predict(model_input, timestep, labels, guidance_scale)
+            latents = scheduler.step(model_output, timestep, latents, **options, return_dict=False)[0]
             if callback_on_step_end is not None:
-                callback_kwargs = {}
-                for key in callback_on_step_end_tensor_inputs:
-                    callback_kwargs[key] = locals()[key]
-                latents = callback_on_step_end(self, index, timestep, callback_kwargs).pop("latents", latents)
+                callback_kwargs = dict.fromkeys(callback_on_step_end_tensor_inputs, latents)
+                latents = replaced_latents(callback_on_step_end(self, index, timestep, callback_kwargs), latents)
 
         images = latents if output_type == "latent" else self.decode(latents, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
-
-    def _device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
-        """Where and in what the network computes. Without hooks that move or cast it, its first weight says so."""
-        first = next(self.unet.parameters(), None)
-        plain = first is not None and first.is_floating_point()
-        if not plain or any(HOOKS & vars(module).keys() for module in self.unet.modules()):
-            # diffusers' own answers walk through all modules several times: a millisecond for a small network.
-            return self._execution_device, self.unet.dtype
-        return first.device, first.dtype
-
-    def progress_bar(self, iterable=None, total=None):
-        # A bar that is switched off still takes 1 % of four calls of a small network.
-        if iterable is not None and getattr(self, "_progress_bar_config", {}).get("disable"):
-            return iterable
-        return super().progress_bar(iterable, total)
 
     def predict(self, latents: torch.Tensor, timestep, labels: torch.Tensor | None, guidance_scale: float):
         """The network's output, guided in one doubled batch where a scale other than 1 asks for it."""
@@ -345,7 +346,11 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             push_to_hub (`bool`, *optional*, defaults to `False`): Whether to push the folder to the Hub afterwards.
             kwargs: `repo_id` (defaults to the folder's name), `private`, `token`, `commit_message`, `create_pr`.
         """
-        save_pipeline(self.unet, self.scheduler, save_directory, safe_serialization, variant, max_shard_size)
+        scheduler = self.scheduler
+        if not isinstance(scheduler, ProgressiveDistillationScheduler):
+            # Another sampler was set; what is stored is the model and its schedule.
+            scheduler = ProgressiveDistillationScheduler.from_config(scheduler.config)
+        save_pipeline(self.unet, scheduler, save_directory, safe_serialization, variant, max_shard_size)
         if push_to_hub:
             self._push_folder(save_directory, kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
 

@@ -3,6 +3,9 @@
 import inspect
 
 import diffusers
+import numpy as np
+
+from ..diffusion.noise_schedule import canonical_betas
 
 
 def defaults_shared_with(ours: type, class_name: str | None) -> dict:
@@ -18,10 +21,79 @@ def defaults_shared_with(ours: type, class_name: str | None) -> dict:
     return {k: p.default for k, p in theirs.items() if k in taken and p.default is not p.empty}
 
 
+def in_present_words(config: dict) -> dict:
+    """
+    A scheduler's config with the keys of older releases in the words of today. `predict_epsilon`, of 2022, is what
+    `prediction_type` says now.
+
+    Raises:
+        `ValueError`: If both are there and contradict each other.
+    """
+    if config.get("predict_epsilon") is None:
+        return config
+    config = dict(config)
+    old = "epsilon" if config.pop("predict_epsilon") else "sample"
+    # What a live scheduler fills in from its defaults says nothing.
+    defaults = config.get("_use_default_values") or ()
+    given = None if "prediction_type" in defaults else config.get("prediction_type")
+    if given is None:
+        config["prediction_type"] = old
+        config["_use_default_values"] = [name for name in defaults if name != "prediction_type"]
+    elif (given == "epsilon") != (old == "epsilon"):
+        raise ValueError(
+            f"`predict_epsilon: {str(old == 'epsilon').lower()}` contradicts `prediction_type: {given}`: take the"
+            " wrong one out"
+        )
+    return config
+
+
+def betas_of(
+    trained_betas, beta_schedule: str, num_train_timesteps: int, beta_start: float, beta_end: float
+) -> list[float]:
+    """
+    The table of betas that a scheduler's arguments stand for.
+
+    Raises:
+        `ValueError`: For a schedule that is not known, or a table that is none.
+    """
+    if trained_betas is not None:
+        betas = np.asarray(trained_betas, dtype=np.float64).tolist()
+        if not all(0 <= beta <= 1 for beta in betas) or not any(betas):
+            raise ValueError("`trained_betas` must be numbers in [0, 1], not all of them 0")
+        return betas
+    if beta_schedule == "cosine":
+        return canonical_betas(num_train_timesteps)
+    try:
+        stock = diffusers.DDPMScheduler(num_train_timesteps, beta_start, beta_end, beta_schedule)
+    except NotImplementedError as error:
+        raise ValueError(f"`beta_schedule` {beta_schedule!r} is not one of diffusers'") from error
+    return stock.betas.double().tolist()
+
+
+def unknown_keys(config: dict) -> list[str]:
+    """The keys of a scheduler's config that neither its class nor any that takes the same betas has."""
+    names = (
+        config.get("_class_name"),
+        "DDPMScheduler",
+        "DDIMScheduler",
+        "DPMSolverMultistepScheduler",
+        "PNDMScheduler",
+    )
+    classes = [getattr(diffusers, name, None) for name in names if isinstance(name, str)]
+    known = {key for c in classes if c is not None for key in inspect.signature(c.__init__).parameters}
+    # Of 2022: `tensor_format` chose between torch and numpy, the other is what `trained_betas` is to timesteps.
+    known |= {"tensor_format", "timestep_values", "predict_epsilon"}
+    return sorted(key for key in config if not key.startswith("_") and key not in known)
+
+
 def check_variance_preserving(config: dict):
     """Raise `ValueError` for the config of a scheduler whose noise is not a table of betas."""
     if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         raise ValueError("a flow matching schedule (`use_flow_sigmas`) is not variance preserving")
+    if config.get("snr_shift_scale") not in (None, 1, 1.0):
+        raise ValueError("`snr_shift_scale` moves the noise levels of the betas: only 1 is supported")
+    if config.get("timestep_values") is not None:
+        raise ValueError("`timestep_values` gives the network other timesteps than its betas: only null is supported")
     name = config.get("_class_name")
     source = getattr(diffusers, name, None) if isinstance(name, str) else None
     # A class whose dependency is missing is a stand-in that takes anything ("args").

@@ -13,12 +13,11 @@ from ..diffusion.noise_schedule import (
     NUM_TRAIN_TIMESTEPS,
     NoiseSchedule,
     add_noise,
-    canonical_betas,
     get_velocity,
     time_to_timestep,
 )
 from ..diffusion.parameterization import check_prediction_type, from_sample, to_sample
-from .configs import check_variance_preserving, defaults_shared_with
+from .configs import betas_of, check_variance_preserving, defaults_shared_with, in_present_words
 
 
 logger = logging.get_logger(__name__)
@@ -126,16 +125,7 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         check_prediction_type(prediction_type)
         if timestep_spacing != "trailing":
             raise ValueError(f"`timestep_spacing` must be 'trailing' (the grid t = i/N), not {timestep_spacing!r}")
-        if trained_betas is not None:
-            trained_betas = np.asarray(trained_betas, dtype=np.float64).tolist()
-        elif beta_schedule == "cosine":
-            trained_betas = canonical_betas(num_train_timesteps)
-        else:
-            try:
-                stock = DDPMScheduler(num_train_timesteps, beta_start, beta_end, beta_schedule)
-            except NotImplementedError as error:
-                raise ValueError(f"`beta_schedule` {beta_schedule!r} is not one of diffusers'") from error
-            trained_betas = stock.betas.double().tolist()
+        trained_betas = betas_of(trained_betas, beta_schedule, num_train_timesteps, beta_start, beta_end)
         # diffusers' `from_config` drops what equals a class's defaults, and with it the schedule, so the config holds
         # the betas themselves and no list of defaulted keys.
         self.register_to_config(trained_betas=trained_betas)
@@ -175,11 +165,12 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         live = isinstance(config, FrozenDict)
         if isinstance(config, dict):
             check_variance_preserving(config)
+            config = in_present_words(config)
             config = {**defaults_shared_with(cls, config.get("_class_name")), **config}
             config.update(timestep_spacing="trailing", steps_offset=0, _use_default_values=[])
         made = super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
         if live:
-            # What is made from a live scheduler carries the empty list; what comes from a file has no such key.
+            # What is made from a live scheduler carries the empty list; a file has no such key.
             (made[0] if return_unused_kwargs else made).register_to_config(_use_default_values=[])
         return made
 

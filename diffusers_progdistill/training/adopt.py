@@ -32,6 +32,8 @@ def adopt(config: AdoptionConfig) -> Path:
         [`StoppedBySignal`]: After SIGTERM or SIGINT, when a checkpoint is written.
     """
     run = open_run(config)
+    # From here on the run's own options: what is settled is not written into the caller's.
+    config = run.config
     if not run.teacher.reasons:
         raise InputError(
             f"{FLAG} is on the canonical schedule and predicts {config.prediction_type} already: give it to"

@@ -11,6 +11,7 @@ from ..errors import InputError, PublishError
 from ..hub.folder import Publication, publish_folder, write_card
 from ..hub.upload import open_repository
 from ..pipelines.export import with_metadata
+from ..pipelines.loading import ModelSource, load_model
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from ..record import Record, only_process_in, with_students
 from .adopt import adopting_parts
@@ -202,7 +203,7 @@ def close_publication(publication: Publication, stop: StopRequest):
 
 def load_student(folder: Path, device) -> ProgressiveDistillationPipeline:
     """A finished student, frozen, to teach the next or to be measured."""
-    pipeline = ProgressiveDistillationPipeline.from_pretrained(folder).to(device)
+    pipeline = load_model(ModelSource(str(folder), "student")).to(device)
     pipeline.unet.requires_grad_(False).eval()
     return pipeline
 

@@ -1,5 +1,6 @@
 """Measure models: a run's teacher and students, or any others, against real images and against each other."""
 
+import copy
 from pathlib import Path
 
 import diffusers
@@ -18,11 +19,12 @@ from ..evaluation.pictures import save_curves
 from ..evaluation.samplers import OWN, SAMPLERS
 from ..evaluation.summary import FILE_NAME, summaries, table
 from ..hub.folder import write_card
+from ..identity import teacher_key
+from ..pipelines.loading import ModelSource, load_model
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
-from ..record import RECORD_NAME, read_content, students_of, with_students
-from .network import without_learned_variance
+from ..record import RECORD_NAME, TEACHER_KEY, read_content, students_of, with_students
 from .plan import ADOPT_STAGE
-from .pretrained import load_pipeline, unclipped, with_labels
+from .pretrained import with_labels
 from .setup import LONGEST_WAIT
 
 
@@ -46,6 +48,8 @@ def evaluate(config, targets: list[str]) -> Path:
     Raises:
         [`InputError`]: For models, data or options that do not fit, before anything is measured.
     """
+    # What a run's record says is taken into options of our own.
+    config = copy.copy(config)
     samplers = [word.strip() for word in config.samplers.split(",")]
     if unknown := [name for name in samplers if name not in SAMPLERS]:
         raise InputError(f"--samplers {unknown[0]} is not one of {', '.join(SAMPLERS)}")
@@ -142,13 +146,15 @@ def subjects_of(config, targets: list[str], records: dict[str, dict], samplers: 
                     subject.name = f"{Path(target).name}/{subject.name}"
             subjects += [teacher, *made]
         else:
-            subjects.append(subject_of(target, load_model(target, config), samplers, steps, config.guidance_scale))
+            pipeline = load_frozen(target, config, variant=config.variant)
+            subjects.append(subject_of(target, pipeline, samplers, steps, config.guidance_scale))
     names = [subject.name for subject in subjects]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{doubled[0]} would be measured twice: give each model once")
     named = config.pretrained_teacher_model
     if named is not None:
-        teachers = [subject_of(named, load_model(named, config), [OWN], [], config.guidance_scale)]
+        pipeline = load_frozen(named, config, variant=config.variant)
+        teachers = [subject_of(named, pipeline, [OWN], [], config.guidance_scale)]
     different = {teacher.weights for teacher in teachers}
     if len(different) > 1:
         print("no agreement with a teacher is measured: there are several (--pretrained_teacher_model names one)")
@@ -160,16 +166,33 @@ def subjects_of(config, targets: list[str], records: dict[str, dict], samplers: 
 
 def run_subjects(folder: str, record: dict, samplers, steps, config) -> tuple[Subject, list[Subject]]:
     """The teacher of a run, with the guidance that its students have folded in, and what was made of it."""
-    settings, made = record["settings"], []
-    pipeline = load_model(teacher_place(folder, settings["pretrained_teacher_model"]), config)
+    made, pipeline = [], teacher_of_run(folder, record["settings"], config)
     # It draws the classes that its students know.
     pipeline = with_labels(pipeline, record["about"]["model"].get("known_labels"))
     teacher = subject_of("teacher", pipeline, samplers, steps, record["about"].get("guidance_scale", 1.0))
     for stage in with_students(Path(folder), record)["stages"]:
-        pipeline = load_model(str(Path(folder, stage["name"])), config)
+        pipeline = load_frozen(str(Path(folder, stage["name"])), config)
         name = "adopted" if stage["name"] == ADOPT_STAGE else stage["name"]
         made.append(subject_of(name, pipeline, samplers, steps))
     return teacher, made
+
+
+def teacher_of_run(folder: str, settings: dict, config) -> ProgressiveDistillationPipeline:
+    """
+    The teacher that a run was made from, of which its record says what it was.
+
+    Raises:
+        [`InputError`]: If there is none where it was, or another.
+    """
+    place = teacher_place(folder, settings["pretrained_teacher_model"])
+    pipeline = load_frozen(place, config, revision=settings.get("revision"), variant=settings.get("variant"))
+    known = settings.get(TEACHER_KEY)
+    if known is not None and teacher_key(pipeline.unet, pipeline.scheduler) != known:
+        raise InputError(
+            f"{place} is not the teacher that {folder} was made from: put that one back, or give the students alone,"
+            f" such as {folder}/steps-4"
+        )
+    return pipeline
 
 
 def teacher_place(folder: str, place: str) -> str:
@@ -190,16 +213,23 @@ def subject_of(name: str, pipeline, samplers, steps, guidance_scale: float = 1.0
     return Subject(name, pipeline, steps, samplers, guidance_scale)
 
 
-def load_model(name: str, config) -> ProgressiveDistillationPipeline:
-    """A pipeline as it is best sampled: a foreign one without clipping in every step."""
-    pipeline = load_pipeline(name, "model", config.cache_dir, config.hub_token)
-    unet = without_learned_variance(pipeline.unet, pipeline.scheduler.config.prediction_type)
-    unet.eval().requires_grad_(False)
-    side = settle(config.resolution, unet.config.sample_size, name)
+def load_frozen(name: str, config, **teacher) -> ProgressiveDistillationPipeline:
+    """A model that is only sampled; `teacher` is what a record says of the one it was made from."""
+    source = ModelSource(
+        name,
+        "model",
+        cache_dir=config.cache_dir,
+        token=config.hub_token,
+        trust_remote_code=config.trust_remote_code,
+        **teacher,
+    )
+    pipeline = load_model(source)
+    pipeline.unet.requires_grad_(False)
+    side = settle(config.resolution, pipeline.unet.config.sample_size, name)
     if side is None:
         raise InputError(f"{name} does not say how large its images are: give --resolution")
-    unet.register_to_config(sample_size=side)
-    return ProgressiveDistillationPipeline(unet, unclipped(pipeline.scheduler))
+    pipeline.unet.register_to_config(sample_size=side)
+    return pipeline
 
 
 def metrics_of(config, data, accelerator) -> dict[str, ImageMetrics]:

@@ -7,6 +7,7 @@ import torch
 from diffusers.optimization import get_scheduler
 
 from ..data import ImageData
+from ..pipelines.networks import needs_labels
 from ..seeds import seed_of
 from .average import WeightAverage
 from .checkpointing import Checkpoints
@@ -15,7 +16,6 @@ from .early_end import EarlyEnd
 from .feed import Feed
 from .health import Health
 from .loss_scale import scale_of
-from .network import needs_labels
 from .optimizer import clip_gradient, make_optimizer, step
 from .sharding import gathered, prepare
 from .signals import Agreement, StopRequest

@@ -1,13 +1,11 @@
 """The network that a stage starts from: a copy of its teacher's, with other output channels where needed."""
 
 import copy
-import logging
 
 import torch
 from diffusers import UNet2DModel
 
-
-logger = logging.getLogger(__name__)
+from ..pipelines.networks import with_output
 
 
 def student_network(teacher: UNet2DModel) -> UNet2DModel:
@@ -17,39 +15,6 @@ def student_network(teacher: UNet2DModel) -> UNet2DModel:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return student
-
-
-def needs_labels(unet: UNet2DModel) -> bool:
-    """Whether the network is class-conditional."""
-    return unet.config.num_class_embeds is not None or unet.config.class_embed_type is not None
-
-
-def with_output(unet: UNet2DModel, rows: list[tuple[int, float]]) -> UNet2DModel:
-    """
-    A copy of the network whose output channel k is channel `rows[k][0]` of the old one, times `rows[k][1]`.
-    """
-    config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
-    made = UNet2DModel(**{**config, "out_channels": len(rows)}).to(unet.device, unet.dtype)
-    state = unet.state_dict()
-    index = torch.tensor([k for k, _ in rows], device=unet.device)
-    factor = torch.tensor([f for _, f in rows], device=unet.device, dtype=unet.dtype)
-    for name in ("conv_out.weight", "conv_out.bias"):
-        state[name] = state[name][index] * factor.view(-1, *(1,) * (state[name].ndim - 1))
-    made.load_state_dict(state)
-    return made.train(unet.training)
-
-
-def without_learned_variance(unet: UNet2DModel, prediction_type: str) -> UNet2DModel:
-    """The network with the mean's channels alone, where it predicts a variance beside it (as improved DDPM does)."""
-    channels = unet.config.in_channels
-    if prediction_type == "sample_epsilon" or unet.config.out_channels != 2 * channels:
-        return unet
-    logger.warning(
-        "the teacher predicts a variance too (%d output channels for %d of the image): those channels are dropped",
-        unet.config.out_channels,
-        channels,
-    )
-    return with_output(unet, [(k, 1.0) for k in range(channels)])
 
 
 def adopted_network(teacher: UNet2DModel, teacher_type: str, prediction_type: str) -> UNet2DModel:

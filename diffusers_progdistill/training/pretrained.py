@@ -1,23 +1,20 @@
 """The teacher that a run is given: loaded, checked, and whether it must be adopted before it can be halved."""
 
 import logging
-import os
 from dataclasses import dataclass
-from pathlib import Path
-
-import diffusers
+from functools import cached_property
 
 from ..data import ImageData
 from ..data.classes import TeacherClasses, fit_classes
 from ..data.notices import notice
 from ..diffusion.adoption import ForeignTeacher
 from ..errors import InputError
+from ..identity import teacher_key
 from ..pipelines.export import with_metadata
+from ..pipelines.loading import ModelSource, load_model
+from ..pipelines.networks import needs_labels
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
-from ..schedulers import ProgressiveDistillationScheduler
-from ..trust import check_teacher_files
 from .config import AdoptionConfig
-from .network import needs_labels, without_learned_variance
 
 
 logger = logging.getLogger(__name__)
@@ -46,6 +43,11 @@ class Teacher:
     def prediction_type(self) -> str:
         return self.pipeline.scheduler.config.prediction_type
 
+    @cached_property
+    def key(self) -> str:
+        """What it is by its content, wherever it lies."""
+        return teacher_key(self.pipeline.unet, self.pipeline.scheduler)
+
     def as_foreign(self) -> ForeignTeacher:
         """What the adopt stage learns from."""
         unet = self.pipeline.unet
@@ -58,91 +60,27 @@ class Teacher:
         )
 
 
-def load_pipeline(
-    name: str, flag: str, cache_dir=None, token=None, revision=None, variant=None, trust_remote_code: bool = False
-) -> ProgressiveDistillationPipeline:
-    """
-    A model from a folder or the Hub, without running anything that comes with it.
-
-    Args:
-        name (`str`): A diffusers pipeline folder, or a name on the Hub.
-        flag (`str`): What a message calls it.
-        cache_dir, token, revision, variant, trust_remote_code (*optional*): As [`~DiffusionPipeline.from_pretrained`].
-
-    Raises:
-        [`InputError`]: If there is none, it cannot be trusted, or it is no `UNet2DModel`.
-    """
-    if not os.path.isdir(name) and (os.path.isabs(name) or name.startswith(".") or name.count("/") != 1):
-        raise InputError(f"{flag} {name} is not a folder: give a diffusers pipeline folder")
-    if os.path.isdir(name) and not os.path.exists(os.path.join(name, "model_index.json")):
-        raise InputError(f"{flag} {name} has no model_index.json: give a diffusers pipeline folder")
-    options = {"variant": variant, "trust_remote_code": trust_remote_code}
-    try:
-        folder = name
-        if not os.path.isdir(name):
-            where = {"revision": revision, "cache_dir": cache_dir, "token": token}
-            folder = ProgressiveDistillationPipeline.download(name, **where, **options)
-        check_teacher_files(Path(folder), trust_remote_code)
-        pipeline = ProgressiveDistillationPipeline.from_pretrained(folder, **options)
-        if not isinstance(pipeline, ProgressiveDistillationPipeline):
-            # A trusted folder's own class; what is used is its network on its schedule.
-            pipeline = ProgressiveDistillationPipeline(pipeline.unet, pipeline.scheduler)
-    except InputError:
-        raise
-    except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
-        reason = str(error).split("\n")[0][:200]
-        raise InputError(f"{flag} {name} cannot be loaded as a pipeline: {reason}") from error
-    if not isinstance(pipeline.unet, diffusers.UNet2DModel):
-        raise InputError(f"{flag} {name} has a {type(pipeline.unet).__name__}: it must be a UNet2DModel")
-    return pipeline
-
-
 def load_teacher(config: AdoptionConfig) -> ProgressiveDistillationPipeline:
     """
-    Load the teacher, and settle what its students predict.
+    Load the teacher, and settle in `config`, which is the run's own, what its students predict.
 
     Raises:
         [`InputError`]: If there is none, it is no `UNet2DModel`, or it can be neither halved nor adopted.
     """
-    name, where = config.pretrained_teacher_model, (config.cache_dir, config.hub_token)
-    pipeline = load_pipeline(name, FLAG, *where, config.revision, config.variant, config.trust_remote_code)
+    source = ModelSource(
+        config.pretrained_teacher_model,
+        FLAG,
+        cache_dir=config.cache_dir,
+        token=config.hub_token,
+        revision=config.revision,
+        variant=config.variant,
+        trust_remote_code=config.trust_remote_code,
+    )
+    pipeline = load_model(source)
     if pipeline.scheduler.has_stochastic_sampler:
-        raise InputError(f"{FLAG} {name} was made for the stochastic sampler: give the student that it was made from")
-    kind = pipeline.scheduler.config.prediction_type
-    unet = without_learned_variance(pipeline.unet, kind)
-    check_network(unet, FLAG, kind)
+        raise InputError(f"{source.what} was made for the stochastic sampler: give the student that it was made from")
     settle_types(config, pipeline.scheduler)
-    return ProgressiveDistillationPipeline(unet, unclipped(pipeline.scheduler))
-
-
-def unclipped(scheduler: ProgressiveDistillationScheduler) -> ProgressiveDistillationScheduler:
-    """
-    A foreign schedule as the teacher is best sampled on it. Stock configs ask to clip x in every step, which makes
-    many steps worse than few, and would flatter the students.
-    """
-    if scheduler.schedule.is_canonical:
-        return scheduler
-    return ProgressiveDistillationScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
-
-
-def check_network(unet, flag: str, prediction_type: str):
-    """Refuse networks that cannot be asked at continuous timesteps, or whose output or labels are of another kind."""
-    config = unet.config
-    if config.time_embedding_type != "positional":
-        raise InputError(
-            f"{flag}: time_embedding_type {config.time_embedding_type!r} does not work at the timesteps of"
-            " continuous time; it must be 'positional'"
-        )
-    heads = 2 if prediction_type == "sample_epsilon" else 1
-    if config.out_channels != heads * config.in_channels:
-        raise InputError(
-            f"{flag}: out_channels {config.out_channels} must be {heads * config.in_channels} for in_channels"
-            f" {config.in_channels} and prediction type {prediction_type}"
-        )
-    if config.class_embed_type == "identity":
-        raise InputError(
-            f"{flag}: class_embed_type 'identity' takes embeddings, not labels: it must be null or 'timestep'"
-        )
+    return pipeline
 
 
 def settle_types(config: AdoptionConfig, scheduler):

@@ -1,6 +1,7 @@
 """A run: what its options name, loaded and checked; and a run of a single stage, from fresh to finished."""
 
 import contextlib
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def open_accelerator(config: TrainingConfig) -> Accelerator:
 
 
 def open_run(config: AdoptionConfig) -> Run:
-    """Load the teacher and the images, and refuse what does not fit together."""
+    """Load the teacher and the images, and refuse what does not fit together. The run has options of its own."""
+    config = copy.copy(config)
     config.check()
     accelerator = open_accelerator(config)
     pipeline = load_teacher(config)

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DynamoBackend, GradientAccumulationPlugin, InitProcessGroupKwargs, set_seed
 
 from ..errors import InputError
-from ..record import Record
+from ..record import TEACHER_KEY, Record
 from .config import DistillationConfig, TrainingConfig
 from .launcher import accumulation_of, is_asked, precision_of, refuse_unsupported
 
@@ -121,6 +121,8 @@ def settings_of(config: TrainingConfig, data, global_batch: int, teacher, precis
     """What the weights depend on; the precision is the one that is used, whoever asked for it."""
     settings = {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}
     settings["mixed_precision"] = precision
+    if teacher is not None:
+        settings[TEACHER_KEY] = teacher.key
     silent = set() if teacher and teacher.reasons else {"adopt_updates", "guidance_scale"}
     if teacher and teacher.pipeline.num_trained_steps is not None:
         # A student's steps are taken as they are.

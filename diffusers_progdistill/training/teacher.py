@@ -1,8 +1,7 @@
 """Training a teacher (Algorithm 1)."""
 
-import json
+import copy
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -12,12 +11,13 @@ from ..data import load_data
 from ..data.sizes import check_levels, levels_of, side_of
 from ..errors import InputError
 from ..pipelines.export import with_metadata
+from ..pipelines.loading import ModelSource, read_network_config
+from ..pipelines.networks import check_network, needs_labels
 from ..schedulers import ProgressiveDistillationScheduler
 from .config import TeacherConfig
 from .isolation import isolated
-from .network import needs_labels
 from .plan import print_plan
-from .pretrained import check_network, describe_classes
+from .pretrained import describe_classes
 from .run import Run, open_accelerator, run_alone
 from .setup import check_batch
 from .stages import BaseObjective, Stage
@@ -78,21 +78,12 @@ def check_forward(unet_config: dict, prediction_type: str):
             ) from error
 
 
-def load_unet_config(name: str | None) -> dict | None:
+def load_unet_config(config: TeacherConfig) -> dict | None:
     """The UNet2DModel config that `--model_config_name_or_path` names, or `None`."""
+    name, flag = config.model_config_name_or_path, "--model_config_name_or_path"
     if name is None:
         return None
-    try:
-        if os.path.isfile(name):
-            config = json.loads(Path(name).read_text())
-        else:
-            config = UNet2DModel.load_config(name)
-        if not isinstance(config, dict):
-            raise ValueError("it is not a JSON object")
-    except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0][:200]
-        raise InputError(f"--model_config_name_or_path {name} cannot be read: {reason}") from error
-    return {k: v for k, v in config.items() if not k.startswith("_")}
+    return read_network_config(ModelSource(name, flag, cache_dir=config.cache_dir, token=config.hub_token))
 
 
 def make_unet(unet_config: dict, prediction_type: str) -> UNet2DModel:
@@ -121,9 +112,10 @@ def train_teacher(config: TeacherConfig) -> Path:
         [`InputError`]: For options that cannot work, before anything is written.
         `FloatingPointError`: If the loss stops being finite.
     """
+    config = copy.copy(config)
     config.check()
     accelerator = open_accelerator(config)
-    unet_config = load_unet_config(config.model_config_name_or_path)
+    unet_config = load_unet_config(config)
     given = unet_config or {}
     owner = f"--model_config_name_or_path {config.model_config_name_or_path}"
     side = config.resolution or side_of(given.get("sample_size"), owner)

@@ -111,7 +111,7 @@ def errors_before_and_after(kind, beta_schedule, num_train_timesteps, folder, up
     config = adoption(teacher, folder / "adopted", adopt_updates=updates, **options)
     run = open_run(config)
     network, _, _ = adopting_parts(run)
-    before = x_errors(network.eval(), config.prediction_type, run.teacher.as_foreign())
+    before = x_errors(network.eval(), run.config.prediction_type, run.teacher.as_foreign())
     adopt(config)
     adopted = ProgressiveDistillationPipeline.from_pretrained(folder / "adopted")
     assert adopted.scheduler.schedule.is_canonical

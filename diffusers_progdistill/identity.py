@@ -1,0 +1,85 @@
+"""What a thing is by its content: the same weights under another path, in another format, are the same model."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable
+
+import torch
+
+
+# Keys of a scheduler's config that say how it samples, not what the network was trained on.
+SAMPLING_KEYS = {
+    *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value"),
+    # The betas themselves are in `trained_betas`.
+    *("beta_start", "beta_end", "beta_schedule", "timestep_spacing", "steps_offset"),
+}
+
+
+def content_key(*parts) -> str:
+    """A name made of tensors and texts, which changes when any of them does."""
+    digest = hashlib.blake2b(digest_size=16)
+    update_digest(digest, parts)
+    return digest.hexdigest()
+
+
+def update_digest(digest, parts: Iterable):
+    """Go on with a digest of [`content_key`]."""
+    for part in parts:
+        if torch.is_tensor(part):
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            # The tensor's own memory, one tensor at a time: no copy of a model is made.
+            digest.update(part.contiguous().flatten().numpy())
+        else:
+            digest.update(f"{part}\0".encode())
+
+
+def model_key(unet, scheduler, *more: str) -> str:
+    """
+    A name of the weights and of all that is done with them, so that no figures of others are taken for theirs.
+
+    Args:
+        unet ([`UNet2DModel`]): The network.
+        scheduler ([`ProgressiveDistillationScheduler`]): Its schedule, clipping and metadata.
+        more (`str`): What else its images depend on.
+    """
+    # Without the private part, which names versions and places.
+    configs = [
+        json.dumps({k: v for k, v in config.items() if not k.startswith("_")}, sort_keys=True, default=str)
+        for config in (unet.config, scheduler.config)
+    ]
+    return content_key(*configs, *more, *_weights_of(unet))
+
+
+def teacher_key(unet, scheduler) -> str:
+    """
+    A name of what a student learns from: the weights in single precision, the parts of the network's config that
+    change what it computes, and the schedule. The same for any path, file format and version of diffusers.
+
+    Args:
+        unet ([`UNet2DModel`]): The network.
+        scheduler ([`ProgressiveDistillationScheduler`]): Its schedule and metadata.
+    """
+    network = json.dumps(_other_than_default(unet), sort_keys=True, default=str)
+    config = {k: v for k, v in scheduler.config.items() if k not in SAMPLING_KEYS}
+    metadata = config.pop("_progdistill", None) or {}
+    schedule = {k: v for k, v in config.items() if not k.startswith("_")}
+    described = json.dumps([schedule, metadata], sort_keys=True, default=str)
+    return content_key("teacher", network, described, *_weights_of(unet))
+
+
+def _weights_of(unet):
+    state = unet.state_dict()
+    return (part for name in sorted(state) for part in (name, state[name].cpu().float()))
+
+
+def _other_than_default(unet) -> dict:
+    """Later versions of diffusers add keys, whose defaults mean what was done before there was a key."""
+    defaults = {k: p.default for k, p in inspect.signature(type(unet).__init__).parameters.items()}
+    # The size of its images is the run's: a network fits any.
+    plain = {k: v for k, v in unet.config.items() if not k.startswith("_") and k != "sample_size"}
+    return {k: v for k, v in plain.items() if k not in defaults or _plain(v) != _plain(defaults[k])}
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
