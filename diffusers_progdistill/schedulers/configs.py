@@ -82,7 +82,7 @@ def unknown_keys(config: dict) -> list[str]:
     classes = [getattr(diffusers, name, None) for name in names if isinstance(name, str)]
     known = {key for c in classes if c is not None for key in inspect.signature(c.__init__).parameters}
     # Of 2022: `tensor_format` chose between torch and numpy, the other is what `trained_betas` is to timesteps.
-    known |= {"tensor_format", "timestep_values", "predict_epsilon"}
+    known |= {"tensor_format", "timestep_values", "predict_epsilon", "snr_shift_scale"}
     return sorted(key for key in config if not key.startswith("_") and key not in known)
 
 
