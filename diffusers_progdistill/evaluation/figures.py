@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property

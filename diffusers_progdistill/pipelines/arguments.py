@@ -81,6 +81,22 @@ def check_scale(guidance_scale, folded: float | None, has_null_label: bool):
         raise ValueError("this model was trained without a null class: `guidance_scale` must be 1")
 
 
+def check_tensor_inputs(tensor_inputs, known: list[str]):
+    """Raise `ValueError` unless it is a list of what callbacks can be given."""
+    asked = [tensor_inputs] if isinstance(tensor_inputs, str) else list(tensor_inputs or [])
+    if isinstance(tensor_inputs, str) or not all(name in known for name in asked):
+        raise ValueError(f"`callback_on_step_end_tensor_inputs` must be a list of {known}, not {asked}")
+
+
+def check_prediction(scheduler):
+    """Raise `ValueError` for a stock scheduler that was set to a model of two heads, x and epsilon."""
+    if scheduler.config.get("prediction_type") == "sample_epsilon" and scheduler.__module__.startswith("diffusers."):
+        raise ValueError(
+            f"{type(scheduler).__name__} does not know prediction type 'sample_epsilon': set `pipe.scheduler` to"
+            " ProgressiveDistillationScheduler.from_config(pipe.scheduler.config)"
+        )
+
+
 def step_options(scheduler, **options) -> dict:
     """
     What a scheduler's `step` takes of these options; `None` and 0 are left out where it takes none.

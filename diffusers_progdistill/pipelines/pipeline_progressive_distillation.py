@@ -20,7 +20,9 @@ from .arguments import (
     check_count,
     check_generator,
     check_latents,
+    check_prediction,
     check_scale,
+    check_tensor_inputs,
     replaced_latents,
     step_options,
 )
@@ -77,11 +79,6 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         return self._metadata.get("num_inference_steps")
 
     @property
-    def is_merged(self) -> bool:
-        """Whether the network predicts x and epsilon together, which stock schedulers do not know."""
-        return self.scheduler.config.get("prediction_type") == "sample_epsilon"
-
-    @property
     def is_conditional(self) -> bool:
         """Whether the model needs `class_labels`."""
         return self.unet.config.num_class_embeds is not None or self.unet.config.class_embed_type is not None
@@ -133,11 +130,13 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             `ValueError`: For a name that is neither.
         """
         ids = {name: number for number, name in self.id2label.items()}
-        for name in (names := [label] if isinstance(label, str) else list(label)):
+        names = [label] if isinstance(label, str) else list(label)
+        for name in names:
             if isinstance(name, str) and name not in ids and not name.isdecimal():
                 known = f"one of {', '.join(ids)}" if ids else "a number: this model knows no names"
                 raise ValueError(f"{name!r} is not a class; it must be {known}")
-        return [ids[name] if isinstance(name, str) and name in ids else int(name) for name in names]
+        # A number beside names is a label, not a class of that name.
+        return [(ids[n] if n in ids else int(n)) if isinstance(n, str) else n for n in names]
 
     def check_inputs(
         self,
@@ -160,21 +159,13 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         check_latents(latents, self.latents_shape(batch_size))
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"`output_type` must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
-        asked = [tensor_inputs] if isinstance(tensor_inputs, str) else list(tensor_inputs)
-        if isinstance(tensor_inputs, str) or not set(asked) <= set(self._callback_tensor_inputs):
-            raise ValueError(
-                f"`callback_on_step_end_tensor_inputs` must be a list of {self._callback_tensor_inputs}, not {asked}"
-            )
+        check_tensor_inputs(tensor_inputs, self._callback_tensor_inputs)
         if self.is_conditional and class_labels is None:
             raise ValueError("this model is class-conditional: pass `class_labels`")
         if class_labels is not None and not self.is_conditional:
             raise ValueError("`class_labels` were passed, but this model has no classes")
         check_scale(guidance_scale, self.guidance_scale, self.null_label is not None)
-        if self.is_merged and not isinstance(self.scheduler, ProgressiveDistillationScheduler):
-            raise ValueError(
-                f"{type(self.scheduler).__name__} does not know prediction type 'sample_epsilon': set `pipe.scheduler`"
-                " to ProgressiveDistillationScheduler.from_config(pipe.scheduler.config)"
-            )
+        check_prediction(self.scheduler)
 
     def latents_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Shape of the noise that sampling starts from."""
@@ -301,7 +292,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             model_output = self.predict(model_input, timestep, labels, guidance_scale)
             latents = scheduler.step(model_output, timestep, latents, **options, return_dict=False)[0]
             if callback_on_step_end is not None:
-                callback_kwargs = dict.fromkeys(callback_on_step_end_tensor_inputs, latents)
+                callback_kwargs = dict.fromkeys(callback_on_step_end_tensor_inputs or (), latents)
                 latents = replaced_latents(callback_on_step_end(self, index, timestep, callback_kwargs), latents)
 
         images = latents if output_type == "latent" else self.decode(latents, output_type)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import tiny_unet
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler
+from helpers.networks import tiny_unet
 from safetensors.torch import load_file, save_file
 
 from diffusers_progdistill.commands.main import main

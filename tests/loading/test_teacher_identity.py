@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from conftest import tiny_unet
 from diffusers import DDPMScheduler, UNet2DModel
+from helpers.networks import tiny_unet
 from safetensors.torch import load_file, save_file
 
 from diffusers_progdistill import DistillationConfig, ProgressiveDistillationScheduler, distill, save_pipeline
