@@ -303,7 +303,7 @@ def test_labels_and_guidance_that_are_missing_are_refused(tmp_path):
     guided = adoption(teacher, tmp_path / "out", guidance_scale=2.0, class_column="label")
     refused(guided, adopt, "needs a class-conditional")
     small = stock_teacher(tmp_path / "small", tiny_unet(num_class_embeds=4))
-    refused(adoption(small, tmp_path / "out", class_column="label"), adopt, "10 classes")
+    refused(adoption(small, tmp_path / "out", class_column="label"), adopt, "does not know the classes 4, 5, 6 and 3")
     plain = stock_teacher(tmp_path / "plain")
     refused(adoption(plain, tmp_path / "out", guidance_scale=2.0), adopt, "it must be 1")
     refused(adoption(plain, tmp_path / "out", guidance_scale=0.5), adopt, "--guidance_scale must be")
