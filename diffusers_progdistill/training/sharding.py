@@ -85,6 +85,7 @@ def save_whole(accelerator, model: torch.nn.Module, optimizer: torch.optim.Optim
     """Write the whole weights and moments as safetensors and JSON; called by all processes."""
     weights, state = get_state_dict(model, optimizer, options=WHOLE)
     if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
         save_file({k: v.contiguous() for k, v in weights.items()}, folder / MODEL_NAME)
         moments = {f"{k}{SEPARATOR}{n}": v.contiguous() for k, s in state["state"].items() for n, v in s.items()}
         save_file(moments, folder / OPTIMIZER_NAME)
