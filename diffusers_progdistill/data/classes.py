@@ -87,9 +87,9 @@ def fit_classes(data: ImageData, teacher: TeacherClasses):
         lookup = torch.zeros(max(mapping) + 1, dtype=torch.long)
         lookup[list(mapping)] = torch.tensor(list(mapping.values()))
         data.labels = lookup[data.labels]
+        data.num_classes = max(data.known_labels) + 1
     names = teacher.names or (own_names if not is_renamed else {})
     data.class_names = [names.get(label, str(label)) for label in range(max(names) + 1)] if names else None
-    data.num_classes = max([*data.known_labels, *(teacher.labels or [])]) + 1
     _say(used, mapping, has_names, teacher)
 
 

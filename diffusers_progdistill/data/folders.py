@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from . import formats
+from .findings import printable
 
 
 # Folders of other programs: what lies there is no part of anybody's data.
@@ -51,9 +52,11 @@ class Listing:
         """What there is instead of images, in words."""
         parts = [f"{len(names):,} {kind}" for kind, names in sorted(self.unreadable.items())]
         parts += [f"{len(self.hidden):,} hidden"] if self.hidden else []
+        tables = Counter(formats.ending_of(name) for name in [*self.side_tables, *self.metadata])
+        others = self.others + tables
         # The endings of a stranger's files may be any text.
-        parts += [f"{n:,} {ending or 'without an ending'}" for ending, n in self.others.most_common(3)]
-        return ", ".join(parts)
+        parts += [f"{n:,} {ending or 'without an ending'}" for ending, n in others.most_common(3)]
+        return printable(", ".join(parts))
 
 
 def list_folder(root: Path, flag: str, follow_links: bool = False) -> Listing:
@@ -120,7 +123,8 @@ class _Walk:
         if not self._may_follow(path):
             if not is_hidden(name) and (path.is_dir() or formats.ending_of(name) in formats.image_endings()):
                 raise InputError(
-                    f"{self.flag}: {name} leads out of the folder; give --follow_links, or put the file itself there"
+                    f"{self.flag}: {printable(name)} leads out of the folder; give --follow_links, or put the file"
+                    " itself there"
                 )
             return
         if path.is_dir():

@@ -98,14 +98,15 @@ def _of_split(names: list[str], wanted: str | None, flag: str) -> tuple[list[str
     level = split_depth(names)
     if level is None and (folders := looks_split(names)):
         if wanted is None:
-            text = f"{flag}: the folders {named(folders, 5)} are taken for classes, since images lie beside them too"
-            notice(f"{text}; --train_split train takes one as a split")
+            text = f"{flag}: the folders {named(folders, 5)} are no splits, since images lie beside them too"
+            notice(f"{text}: all are used (--train_split train uses one)")
         else:
+            # Who asks for a split means these folders, and may mean one of another name beside them.
             level = 0
     splits = [None] * len(names)
     if level is not None:
         folders = [name.split("/")[:-1] for name in names]
-        splits = [split_of_folder(parts[level]) if len(parts) > level else None for parts in folders]
+        splits = [(split_of_folder(parts[level]) or parts[level]) if len(parts) > level else None for parts in folders]
     used, left = choose_split(splits, wanted, flag, "image")
     if left:
         notice(left)

@@ -2,6 +2,8 @@
 
 import logging
 
+from .findings import printable
+
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +17,7 @@ def counted(number: int, noun: str) -> str:
 
 def named(names, most: int = 3) -> str:
     """The first names, and how many more there are."""
-    names = [str(name).replace("\n", " ") for name in names]
+    names = [printable(str(name)) for name in names]
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 

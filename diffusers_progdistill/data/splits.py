@@ -98,7 +98,7 @@ def canonical(wanted: str | None, there: list[str]) -> str:
 
 
 def looks_split(names: list[str]) -> list[str]:
-    """Folders of the first level that are called as splits, the training set among them, where not all are."""
+    """Folders of the first level that are called as splits, the training set among them, whatever lies beside."""
     folders = {name.split("/")[0] for name in names if "/" in name}
     named_so = sorted(folder for folder in folders if split_of_folder(folder))
     splits = {split_of_folder(folder) for folder in named_so}

@@ -52,6 +52,10 @@ def found_in_table(table, config, flag: str, places: list[Path], base: Path | No
     if config.class_column is not None:
         names = getattr(table.features[config.class_column], "names", None)
         labels = make_labels(table[config.class_column][:], place, _row_name, names)
+        if odd := [
+            f"class {name} is label {k}" for k, name in enumerate(names or []) if name.isdecimal() and name != str(k)
+        ]:
+            notice(f"{place}: the column numbers its classes itself", odd)
     files = _named_files(table, config.image_column, places, base, flag)
     entries, rows = files or table[config.image_column], labelled_rows(labels, place, _row_name)
     if rows is not None:

@@ -27,7 +27,7 @@ from .recipes import about_recipe, describe_recipe, settle
 from .report import Report
 from .run import Run, open_run
 from .saturation import describe_saturation, share_of_data
-from .setup import about_of, check_resume, compiled, start_trackers
+from .setup import about_of, check_classes, check_resume, compiled, start_trackers
 from .signals import StopRequest, anybody_asked_to_stop
 from .stages import HalvingObjective, Stage
 from .start import resolve_start
@@ -72,6 +72,7 @@ def distill(config: DistillationConfig) -> Path:
     own_names = () if run.teacher.reasons else (ADOPT_STAGE,)
     record = Record(folder, settings, own_names)
     check_resume(config, record)
+    check_classes(record, run.teacher.metadata)
     hub = open_hub(config) if run.is_main and config.push_to_hub else None
     with only_process_in(folder) if run.is_main else contextlib.nullcontext():
         # Read again, now that no other process writes to it.

@@ -156,26 +156,27 @@ def class_metadata(config: AdoptionConfig, pipeline: ProgressiveDistillationPipe
         return {}
     if data.labels is None:
         raise InputError(f"{FLAG} is class-conditional: name the column of the labels by --class_column")
-    embeddings, null_label = pipeline.unet.config.num_class_embeds, pipeline.null_label
-    if null_label is None and config.guidance_scale != 1 and embeddings == data.num_classes + 1:
-        null_label = data.num_classes
+    count, null_label = pipeline.num_classes, pipeline.null_label
+    if null_label is None and config.guidance_scale != 1 and count == data.num_classes + 1:
+        count = null_label = data.num_classes
         notice(f"{FLAG}: label {null_label}, which no image has, is taken for the null class")
     labels = pipeline.known_labels
     labels = labels if labels is None else [label for label in labels if label != null_label]
     fit_classes(data, TeacherClasses(labels, pipeline.id2label))
-    return describe_classes(data, null_label)
+    return describe_classes(data, null_label, count)
 
 
-def describe_classes(data: ImageData, null_label: int | None) -> dict:
+def describe_classes(data: ImageData, null_label: int | None, count: int | None = None) -> dict:
     """
     The classes of a data set as metadata of a model.
 
     Args:
         data ([`ImageData`]): The images with labels.
         null_label (`int`, *optional*): The label that stands for none.
+        count (`int`, *optional*): Number of classes of the teacher. Default: of the data.
     """
     names = {"class_names": list(data.class_names)} if data.class_names else {}
     null = {} if null_label is None else {"null_label": null_label}
-    known = data.known_labels
-    some = {"known_labels": known} if known != list(range(data.num_classes)) else {}
-    return {"num_classes": data.num_classes, **names, **null, **some}
+    known, count = data.known_labels, count or data.num_classes
+    some = {"known_labels": known} if known != list(range(count)) else {}
+    return {"num_classes": count, **names, **null, **some}

@@ -106,6 +106,26 @@ def check_resume(config: TrainingConfig, record: Record):
         )
 
 
+def check_classes(record: Record, metadata: dict):
+    """
+    Refuse to go on with a run whose classes had other labels: a class folder was renamed, or an older release numbered
+    whole numbers in the order of their text.
+    """
+    begun = (record.content.get("about") or {}).get("model")
+    if not begun or not begun.get("num_classes"):
+        return
+    before, now = (
+        [model.get("class_names") or list(map(str, range(model["num_classes"]))), model.get("known_labels")]
+        for model in (begun, metadata)
+    )
+    if before != now:
+        odd = [f"{a} -> {b}" for a, b in zip(before[0], now[0]) if a != b] or [f"{before[1]} -> {now[1]}"]
+        raise InputError(
+            f"--output_dir {record.folder} holds a run whose labels stand for other classes ({', '.join(odd[:3])}):"
+            " give a new folder"
+        )
+
+
 def check_batch(config: TrainingConfig, num_images: int, accelerator: Accelerator) -> int:
     """The global batch size, which must fit into the data set once."""
     global_batch = config.train_batch_size * accelerator.gradient_accumulation_steps * accelerator.num_processes

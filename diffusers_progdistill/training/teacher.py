@@ -8,6 +8,8 @@ import torch
 from diffusers import UNet2DModel
 
 from ..data import load_data
+from ..data.classes import spans
+from ..data.notices import notice
 from ..data.sizes import check_levels, levels_of, side_of
 from ..errors import InputError
 from ..pipelines.export import with_metadata
@@ -139,6 +141,10 @@ def train_teacher(config: TeacherConfig) -> Path:
         print_plan(run, [stage], {stage.kind: (unet, objective)})
         return Path(config.output_dir)
     if config.class_column is not None:
+        if data.known_labels != list(range(data.num_classes)):
+            notice(
+                f"--class_column: of the labels 0 to {data.num_classes - 1} the data have {spans(data.known_labels)}"
+            )
         null_label = data.num_classes if config.label_dropout else None
         scheduler = with_metadata(scheduler, **describe_classes(data, null_label))
     return run_alone(run, unet, objective, scheduler, stage, config.ema_decay)

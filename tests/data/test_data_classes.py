@@ -1,12 +1,14 @@
 """The classes of the data are those of the teacher, of its students, their pictures, cards and figures."""
 
+import contextlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_unet
 from helpers.image_folders import loaded, make_folder, make_table
+from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.main import main
@@ -14,6 +16,7 @@ from diffusers_progdistill.data.classes import TeacherClasses, fit_classes, matc
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.evaluation import sampling
 from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.training.setup import check_classes
 
 
 FIVE = {0: "ant", 1: "bee", 2: "cat", 3: "dog", 4: "eel"}
@@ -122,6 +125,31 @@ def test_unknown_classes_are_refused_before_anything_is_written(names, tmp_path,
     assert distilled(teacher, make_folder(tmp_path / "images", names), tmp_path / "run") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "--class_column: the teacher does not know the class" in line and not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_only_with_the_same_classes(tmp_path, capsys):
+    data = make_folder(tmp_path / "images", ["cat/1.png", "dog/2.png"])
+    teacher = teacher_of(tmp_path / "teacher", embeddings=2)
+    assert distilled(teacher, data, tmp_path / "run") == 0
+    (data / "cat").rename(data / "eel")
+    assert distilled(teacher, data, tmp_path / "run") == 2
+    assert "labels stand for other classes (cat -> dog, dog -> eel)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "begun, now, is_right",
+    [
+        ({"num_classes": 3, "class_names": ["0", "1", "2"]}, {"num_classes": 3}, True),
+        ({"num_classes": 3, "class_names": ["0", "10", "2"]}, {"num_classes": 3}, False),
+        ({"num_classes": 3}, {"num_classes": 3, "known_labels": [0, 2]}, False),
+        ({"num_classes": None}, {}, True),
+        (None, {"num_classes": 3}, True),
+    ],
+)
+def test_classes_of_runs_of_older_releases(begun, now, is_right):
+    record = SimpleNamespace(folder="run", content={} if begun is None else {"about": {"model": begun}})
+    with contextlib.nullcontext() if is_right else pytest.raises(InputError, match="stand for other classes"):
+        check_classes(record, now)
 
 
 def test_class_10_of_the_data_is_label_10_of_the_students(tmp_path):

@@ -99,6 +99,15 @@ def test_class_10_of_a_table_is_label_10(values, tmp_path):
     assert data.labels.tolist() == data.known_labels == list(range(12)) and data.num_classes == 12
 
 
+def test_a_class_label_column_of_numbers_in_another_order_is_said_to_be_one(tmp_path, caplog):
+    import datasets
+
+    feature = datasets.ClassLabel(names=["0", "1", "10", "2"])
+    path = make_table(tmp_path / "x.parquet", range(4), label=([0, 1, 2, 3], feature))
+    assert found(path, class_column="label").labels.values == [0, 1, 2, 3]
+    assert "the column numbers its classes itself: class 10 is label 2, class 2 is label 3" in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["class label", "text", "int"])
 def test_rows_without_a_label_are_left_out_and_counted(kind, tmp_path, caplog):
     import datasets

@@ -50,9 +50,18 @@ def test_classes_called_as_splits_are_said_to_be_classes(tmp_path, caplog):
     folder = make_folder(tmp_path / "images", names)
     assert names_found(folder) == names
     (line,) = caplog.messages
-    assert "the folders test, train are taken for classes" in line and "--train_split" in line
+    assert "the folders test, train are no splits" in line and "--train_split" in line
     assert labels_by_name(folder) == {"bus/1.png": 0, "test/2.png": 1, "train/3.png": 2}
     assert names_found(folder, train_split="train") == ["train/3.png"]
+
+
+def test_a_split_of_any_name_beside_the_others_can_be_asked_for(tmp_path):
+    names = ["test/1.png", "train/2.png", "unlabeled/3.png", "0.png"]
+    folder = make_folder(tmp_path / "images", names)
+    assert names_found(folder) == sorted(names)
+    assert names_found(folder, train_split="unlabeled") == ["unlabeled/3.png"]
+    with pytest.raises(InputError, match=r"--train_split dev .*\(test, train, unlabeled\)"):
+        found(folder, train_split="dev")
 
 
 def test_splits_are_not_classes(tmp_path):

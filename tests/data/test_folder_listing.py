@@ -1,5 +1,6 @@
 """Which files of a folder are its images."""
 
+import os
 import re
 import zipfile
 
@@ -124,6 +125,7 @@ def test_an_archive_is_to_be_unpacked(name, tmp_path, caplog):
 
 EMPTY = {
     "nothing": ({}, "it is empty"),
+    "a list": ({"a.csv": b"x", "b.jsonl": b"x"}, r"1 \.csv, 1 \.jsonl"),
     "text": ({"a.txt": b"x", "b.txt": b"x"}, r"2 \.txt"),
     "a script": ({"mydata.py": b"x"}, r"1 \.py"),
     "hidden": ({".a/x.png": b"x"}, "1 hidden"),
@@ -195,6 +197,10 @@ def test_a_folder_that_is_itself_a_link_and_a_snapshot_of_the_hub(tmp_path):
 
 def test_names_of_files_in_notices_stay_in_one_line(tmp_path, caplog):
     folder = make_folder(tmp_path / "images", ["a.png"])
-    (folder / "a\nb.heic").write_bytes(b"x")
-    found(folder)
-    assert all("\n" not in line for line in caplog.messages)
+    for name in (b"a\nb.heic", b"c\xff.heic", b"d\x1b[31m.svg", b"e\r.zip"):
+        open(os.fsencode(folder) + b"/" + name, "wb").close()
+    assert len(names_found(folder)) == 1 and len(caplog.messages) == 3
+    for line in caplog.messages:
+        assert line.isprintable() and line.encode()
+    picture(1).save(open(os.fsencode(folder) + b"/\xfe.png", "wb"), "PNG")
+    assert len(loaded(folder)) == 2
