@@ -1,6 +1,7 @@
 """The one place that turns a file, bytes or an array into the picture that a viewer shows: upright, 8 bits, opaque."""
 
 import io
+import logging
 import os
 import warnings
 from dataclasses import dataclass
@@ -91,6 +92,10 @@ def quiet_pillow():
     """
     if not any(f[0] == "ignore" and getattr(f[3], "pattern", None) == r"PIL\." for f in warnings.filters):
         warnings.filterwarnings("ignore", module=r"PIL\.")
+    # What it logs would be printed where nobody has set up logging.
+    pillow = logging.getLogger("PIL")
+    if not pillow.handlers:
+        pillow.addHandler(logging.NullHandler())
 
 
 def formats() -> list[str]:

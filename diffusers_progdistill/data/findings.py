@@ -21,7 +21,7 @@ SENTENCES = {
     "gray": "{n} of {all} images have colours: they are trained on in gray, since the model has one channel",
     "range": "{n} of {all} images have 32-bit values: black is 0, and white 1, 255 or 65535, the least that holds all",
     "page": "{n} of {all} images are animated or have several pages: only the first is used",
-    "enlarged": "{n} of {all} images are smaller than {size}x{size} and were enlarged",
+    "enlarged": "{n} of {all} images are smaller than {size} and were enlarged",
     "cropped": "{n} of {all} images are not square: {fit} (--center_crop)",
 }
 

@@ -223,4 +223,4 @@ def test_one_readable_image_among_many_is_found():
 def test_odd_sizes_are_said_once(caplog):
     ImageData([encoded(picture().resize(size), "PNG") for size in ((8, 8), (4, 4), (12, 8), (16, 9))], None, 3, 8)
     text = caplog.text
-    assert "1 of 4 images are smaller than 8x8" in text and "2 of 4 images are not square" in text
+    assert "1 of 4 images are smaller than 8x8 and were enlarged" in text and "2 of 4 images are not square" in text

@@ -1,6 +1,8 @@
 """What is trained on is what a viewer shows: what lies hidden under transparency never is."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -35,6 +37,20 @@ def keyed(format: str, mode: str, key_of, **options):
     return make
 
 
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A part of a PNG."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def deep_colour(hidden) -> bytes:
+    """An RGB PNG of 16 bits with a colour key; Pillow reads the upper 8 of them."""
+    pixels = np.asarray(half_hidden(hidden).convert("RGB")).astype(">u2") * 257
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head, key = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0), pixels[0, 7].astype(">u2").tobytes()
+    parts = [(b"IHDR", head), (b"tRNS", key), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
 def of_depth_two(hidden) -> bytes:
     """A gray PNG of 2 bits, where the key is counted in steps of 85: ink is black, hidden is 1 or 2."""
     value = 1 if hidden == GREEN else 2
@@ -48,12 +64,6 @@ def of_depth_two(hidden) -> bytes:
 
 def as_gray_png(file: bytes, key: int) -> bytes:
     """A palette PNG without its palette, as gray of the same depth with a colour key."""
-    import struct
-    import zlib
-
-    def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
     place, parts = 8, [file[:8]]
     while place < len(file):
         length, name = struct.unpack(">I4s", file[place : place + 8])
@@ -112,6 +122,7 @@ FILES = {
     "L key": keyed("PNG", "L", lambda image: image.getpixel((7, 0))),
     "L key of 2 bits": of_depth_two,
     "16-bit key": deep_gray,
+    "16-bit RGB key": deep_colour,
     "GIF": keyed("GIF", "P", lambda image: image.getpixel((7, 0))),
     "animated GIF": animated("GIF"),
     "animated PNG": animated("PNG"),
