@@ -8,7 +8,7 @@ from pathlib import Path
 import diffusers
 import torch
 from diffusers import SchedulerMixin, UNet2DModel
-from huggingface_hub import hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
 
 from ..errors import InputError
 from ..schedulers import ProgressiveDistillationScheduler
@@ -77,7 +77,7 @@ def load_model(source: ModelSource) -> ProgressiveDistillationPipeline:
         config = read_json(place / "config.json", source.what)
         if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
             raise InputError(f"{source.what} has a {config['_class_name']}: it must be a UNet2DModel")
-        unet = load_unet(place, config, source.what, source.variant)
+        unet = load_unet(place, config, source.what, source.variant, lambda: _names_on_the_hub(source))
     if _library_of(index, "scheduler") == "diffusers":
         scheduler = load_scheduler(_place_of(folder, "scheduler", "scheduler_config.json"), index, source.what)
     if source.trust_remote_code and code_in(index, folder):
@@ -115,6 +115,17 @@ def find_folder(source: ModelSource) -> Path:
         raise
     except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
         raise InputError(f"{what} cannot be loaded from the Hub: {_first_line(error)}") from error
+
+
+def _names_on_the_hub(source: ModelSource) -> list[str]:
+    """The names of a network's files in a repository, as far as they can be asked for."""
+    if os.path.isdir(source.name):
+        return []
+    try:
+        paths = HfApi(token=source.token).list_repo_files(source.name, revision=source.revision)
+    except Exception:  # only a hint depends on it
+        return []
+    return [Path(path).name for path in paths if Path(path).parent.name in ("", "unet")]
 
 
 def check_components(index: dict, what: str):

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,7 +24,9 @@ WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 SHOWN = 3
 
 
-def load_unet(folder: Path, config: dict, what: str, variant: str | None = None) -> UNet2DModel:
+def load_unet(
+    folder: Path, config: dict, what: str, variant: str | None = None, names_there: Callable[[], list[str]] = list
+) -> UNet2DModel:
     """
     The network in a folder, in single precision, frozen in nothing and in evaluation mode.
 
@@ -32,12 +35,14 @@ def load_unet(folder: Path, config: dict, what: str, variant: str | None = None)
         config (`dict`): The network's config.
         what (`str`): What a message calls the model.
         variant (`str`, *optional*): Which weights, for example `fp16`.
+        names_there (`Callable`, *optional*): Asked, if they are not there, for the names of files that were not
+            downloaded.
 
     Raises:
         [`InputError`]: If there are none, they do not fit the config, or are not finite.
     """
     unet = empty_unet(config, what)
-    state = read_weights(folder, what, variant)
+    state = read_weights(weight_files(folder, what, variant, names_there), what)
     check_values(state, what)
     state = renamed(state, unet, what)
     unet.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
@@ -65,15 +70,15 @@ def empty_unet(config: dict, what: str) -> UNet2DModel:
         diffusers_logging.set_verbosity(verbosity)
 
 
-def read_weights(folder: Path, what: str, variant: str | None = None) -> dict[str, torch.Tensor]:
+def read_weights(paths: list[Path], what: str) -> dict[str, torch.Tensor]:
     """
     The tensors of a network's files, as they are.
 
     Raises:
-        [`InputError`]: If there are no files of this variant, or one cannot be read.
+        [`InputError`]: If one cannot be read.
     """
     state = {}
-    for path in weight_files(folder, what, variant):
+    for path in paths:
         try:
             # safetensors, or plain tensors unpickled with `weights_only`.
             part = load_state_dict(str(path))
@@ -97,8 +102,15 @@ def _reason(path: Path, error: Exception) -> str:
     return (str(cause).splitlines() or [type(cause).__name__])[0][:200]
 
 
-def weight_files(folder: Path, what: str, variant: str | None = None) -> list[Path]:
-    """The files of a variant of a network's weights; safetensors come first."""
+def weight_files(
+    folder: Path, what: str, variant: str | None = None, names_there: Callable[[], list[str]] = list
+) -> list[Path]:
+    """
+    The files of a variant of a network's weights; safetensors come first.
+
+    Raises:
+        [`InputError`]: If there are none, with the variants that there are.
+    """
     middle = "" if variant is None else f".{variant}"
     for kind in ("safetensors", "bin"):
         for index in (f"{STEM}.{kind}.index{middle}.json", f"{STEM}{middle}.{kind}.index.json"):
@@ -106,7 +118,7 @@ def weight_files(folder: Path, what: str, variant: str | None = None) -> list[Pa
                 return _shards(folder / index, what)
         if (folder / f"{STEM}{middle}.{kind}").is_file():
             return [folder / f"{STEM}{middle}.{kind}"]
-    others = variants_in(folder)
+    others = variants_of([*(path.name for path in folder.iterdir()), *names_there()])
     name = f"weights of the variant {variant!r}" if variant else "weights"
     if others - {None}:
         named = " or ".join(f"--variant {v}" for v in sorted(others - {None}))
@@ -118,10 +130,10 @@ def weight_files(folder: Path, what: str, variant: str | None = None) -> list[Pa
     raise InputError(f"{what} has no {name}: there must be a {STEM}.safetensors or .bin in {folder.name}")
 
 
-def variants_in(folder: Path) -> set[str | None]:
-    """The variants whose weights lie in a folder; `None` is the plain one."""
+def variants_of(names: list[str]) -> set[str | None]:
+    """The variants of a network's weights among names of files; `None` is the plain one."""
     pattern = re.compile(rf"{STEM}(?:\.(?P<before>[\w-]+?))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
-    found = [pattern.fullmatch(p.name) for p in folder.glob(f"{STEM}*")]
+    found = [pattern.fullmatch(name) for name in names]
     return {match["before"] for match in found if match}
 
 
