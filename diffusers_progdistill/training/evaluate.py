@@ -23,6 +23,7 @@ from ..identity import teacher_key
 from ..pipelines.loading import ModelSource, load_model
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from ..record import RECORD_NAME, TEACHER_KEY, read_content, students_of, with_students
+from .isolation import isolated
 from .plan import ADOPT_STAGE
 from .pretrained import with_labels
 from .setup import LONGEST_WAIT
@@ -34,6 +35,7 @@ DATA_OPTIONS = (
 )
 
 
+@isolated()
 def evaluate(config, targets: list[str]) -> Path:
     """
     Measure models and write `evaluation.json` and `curve.png`. In the output folder of a run the card is made anew.

@@ -35,7 +35,10 @@ class StopRequest:
 
     def __exit__(self, *exception):
         for signum, handler in self._old.items():
-            signal.signal(signum, handler)
+            # One that was not set from Python is `None`, and cannot be put back.
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        if self._old:
+            live_without_launcher()
 
     @property
     def requested(self) -> bool:
@@ -79,9 +82,19 @@ def die_with_launcher():
     its parent ends. Without a launcher the parent is a shell, which may end as it likes.
     """
     launched = any(name.startswith("ACCELERATE_") for name in os.environ)
-    if launched and sys.platform == "linux":
+    if launched:
+        _ask_for_signal(signal.SIGTERM)
+
+
+def live_without_launcher():
+    """A process that goes on after a run, such as a notebook's, outlives its parent as before."""
+    _ask_for_signal(0)
+
+
+def _ask_for_signal(signum: int):
+    if sys.platform == "linux":
         pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signum)
 
 
 def anybody_asked_to_stop(accelerator, stop: StopRequest) -> bool:
