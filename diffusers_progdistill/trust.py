@@ -59,10 +59,18 @@ def code_in(index: dict, folder: Path) -> str | None:
 
 def read_json(path: Path, flag: str) -> dict:
     """The object in a JSON file."""
+    where = ""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        # An editor may have marked the encoding.
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         if isinstance(content, dict):
             return content
-    except (OSError, ValueError):
+    except OSError as error:
+        where = f" ({error.strerror})"
+    except json.JSONDecodeError as error:
+        where = f" (line {error.lineno})"
+    except UnicodeDecodeError:
+        where = " (not UTF-8)"
+    except (ValueError, RecursionError):
         pass
-    raise InputError(f"{flag}: {path.name} is not a JSON object")
+    raise InputError(f"{flag}: {path.name} is not a JSON object{where}")

@@ -11,8 +11,10 @@ from diffusers_progdistill.training.config import AdoptionConfig, DistillationCo
 HEAD = """# Commands
 
 `progdistill COMMAND --help` prints the same. `--config FILE.yaml` holds options as `option: value` lines, and those of
-one command in a section of its name (`train-teacher:`, `adopt:`, `distill:`); typed options win. Exit status: 0 done,
-1 failed during work, 2 refused before work, 3 trained but something is not on the Hub.
+one command in a section of its name (`train-teacher:`, `distill:`, `evaluate:`, ...); typed options win. A value is
+what is written: `mixed_precision: no` is the word, `1e-4` and `1_000` are numbers. In a path, `~`, `~user`, `$NAME`
+and `${NAME}` stand for what a shell makes of them, typed or in a file; `./~` is a folder of that name. Exit status: 0
+done, 1 failed during work, 2 refused before work, 3 trained but something is not on the Hub.
 
 ## progdistill demo
 

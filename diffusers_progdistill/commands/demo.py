@@ -3,6 +3,7 @@ import time
 from pathlib import Path
 
 from ..errors import InputError
+from ..paths import settle_path
 from ..training.config import DistillationConfig, TeacherConfig
 
 
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if not 0 < options.scale <= 100:
         raise InputError(f"--scale must be a positive number up to 100, not {options.scale}")
-    folder = Path(options.output_dir)
+    folder = Path(settle_path(options.output_dir, "--output_dir"))
     teacher, chain = teacher_config(folder, options.scale), chain_config(folder, options.scale)
     teacher.check(), chain.check()
     from ..training.chain import distill

@@ -3,6 +3,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import InputError
+from ..paths import settle_paths
 from ..training.config import option
 from .parsing import parse, split_targets
 
@@ -55,6 +56,9 @@ class EvaluationConfig:
     output_dir: str | None = option(
         None, "Where evaluation.json and curve.png are written. Default: the run's folder, else `evaluation`."
     )
+
+    def __post_init__(self):
+        settle_paths(self)
 
 
 def main(argv: list[str]) -> int:

@@ -2,19 +2,21 @@
 
 import argparse
 import difflib
+import re
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import NoReturn
 
-import yaml
 from transformers.hf_argparser import HfArgumentParser
 
 from ..errors import DiskError, InputError, PublishError, StoppedBySignal
+from ..paths import settle_path
+from . import words
+from .options_file import flags_of_file
 
 
 # Parts of a YAML file that are for one command.
-SECTIONS = ("train-teacher", "adopt", "distill")
+SECTIONS = ("train-teacher", "adopt", "distill", "evaluate", "sample", "push", "card")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -36,68 +38,33 @@ class OneLineParser(HfArgumentParser):
                 self.add_argument(
                     *names, dest=one.name, action="store_false", default=None, help=f"Set --{one.name} to false."
                 )
+        for action in self._actions:
+            # Numbers, words and truth values mean the same on a command line and in a file.
+            action.type = words.of_action(action) or action.type
+            action.metavar = f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.metavar
+            action.choices = None if action.choices else action.choices
 
     def error(self, message) -> NoReturn:
-        raise InputError(message)
+        if unknown := re.match(r"unrecognized arguments: (\S+)", message):
+            name = unknown[1].split("=")[0]
+            if not name.startswith("-"):
+                raise InputError(f"unexpected word {name!r}: options begin with --")
+            near = difflib.get_close_matches(name.lower(), [f"--{k}" for k in self.options() if "-" not in k], 1)
+            advice = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"unknown option {name}{advice}")
+        # argparse says `argument --seed/--x: ...`.
+        raise InputError(re.sub(r"^argument (--\w+)\S*:", r"\1", message))
 
     def options(self) -> dict[str, argparse.Action]:
         """Every long option without its dashes."""
         return {o[2:]: a for a in self._actions for o in a.option_strings if o.startswith("--") and o != "--help"}
 
 
-def flags_of_yaml(path: str, parser: OneLineParser) -> list[str]:
-    """
-    The flags that a YAML file of `option: value` lines stands for. A file may serve several commands: options that
-    only one of them takes stand in a section of its name, such as `distill:`.
-
-    Raises:
-        [`InputError`]: If the file cannot be read, or holds an option that the parser does not know, a nested value,
-            or a number or truth value where the option takes another type.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise InputError(f"--config {path} is not YAML{f' at line {mark.line + 1}' if mark else ''}") from error
-    if content is None:
-        return []
-    parts = (
-        [content, *(content[k] or {} for k in SECTIONS if k in content)] if isinstance(content, dict) else [content]
-    )
-    if not all(isinstance(part, dict) for part in parts):
-        raise InputError(f"--config {path} must hold lines of 'option: value'")
-    section = content.get(parser.prog.split()[-1])
-    lines = {k: v for k, v in content.items() if k not in SECTIONS}
-    return _flags_of({**lines, **(section or {})}, path, parser.options())
-
-
-def _flags_of(lines: dict, path: str, known: dict[str, argparse.Action]) -> list[str]:
-    flags = []
-    for key, value in lines.items():
-        action = known.get(key) if isinstance(key, str) and key != "config" else None
-        if action is None:
-            near = difflib.get_close_matches(str(key), known, 1)
-            raise InputError(
-                f"--config {path}: unknown option {key!r}" + (f"; did you mean {near[0]}?" if near else "")
-            )
-        if isinstance(value, (dict, list)):
-            raise InputError(f"--config {path}: {key} must be a single value, not a {type(value).__name__}")
-        if value is None:
-            continue
-        is_switch = action.nargs in ("?", 0)
-        if isinstance(value, bool) != is_switch:
-            wanted = "true or false" if is_switch else "a value that is not true or false"
-            raise InputError(f"--config {path}: {key} must be {wanted}, not {value!r}")
-        flags.append(f"--{key}={value}")
-    return flags
-
-
 def without_replaced_data(flags: list[str], typed: list[str]) -> list[str]:
     """The flags of a file without its data set, if another one is typed: there can only be one."""
     sources = ("--dataset_name", "--train_data_dir", "--dataset_config_name")
-    if not any(word.split("=")[0] in sources[:2] for word in typed):
+    names = {"--" + word[2:].split("=")[0].replace("-", "_") for word in typed if word.startswith("--")}
+    if not names & set(sources[:2]):
         return flags
     return [flag for flag in flags if flag.split("=")[0] not in sources]
 
@@ -124,14 +91,17 @@ def parse(config_class, argv: list[str], prog: str, description: str, defaults: 
     parser.add_argument("--config", metavar="FILE.yaml", help="Options as 'option: value' lines; typed ones win.")
     if defaults:
         parser.set_defaults(**defaults)
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config")
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    early.add_argument("--config", action="append")
     try:
-        path = early.parse_known_args(argv)[0].config
-    except SystemExit:
+        files = early.parse_known_args(argv)[0].config or []
+    except argparse.ArgumentError:
         raise InputError("--config needs the path of a YAML file") from None
-    if path is not None and not {"-h", "--help"} & set(argv):
-        argv = without_replaced_data(flags_of_yaml(path, parser), argv) + argv
+    if len(files) > 1:
+        raise InputError(f"--config is given {len(files)} times: give one file")
+    if files and not {"-h", "--help"} & set(argv):
+        flags = flags_of_file(files[0], prog.split()[-1], SECTIONS, parser.options())
+        argv = without_replaced_data(flags, argv) + argv
     values = vars(parser.parse_args(argv))
     values.pop("config")
     return config_class(**values)
@@ -139,13 +109,13 @@ def parse(config_class, argv: list[str], prog: str, description: str, defaults: 
 
 def split_target(argv: list[str]) -> tuple[str | None, list[str]]:
     """The folder or model that comes before a command's options, and the options."""
-    return (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
+    return (settle_path(argv[0], "DIR"), argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
 
 
 def split_targets(argv: list[str]) -> tuple[list[str], list[str]]:
     """The folders or models that come before a command's options, and the options."""
     count = next((k for k, word in enumerate(argv) if word.startswith("-")), len(argv))
-    return argv[:count], argv[count:]
+    return [settle_path(word, "DIR") for word in argv[:count]], argv[count:]
 
 
 def run(function) -> int:

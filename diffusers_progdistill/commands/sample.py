@@ -2,6 +2,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..paths import settle_path, settle_paths
 from ..training.config import option
 from .parsing import parse, split_target
 
@@ -26,6 +27,9 @@ class SampleConfig:
     cache_dir: str | None = option(None, "Where downloaded models are kept.")
     hub_token: str | None = option(None, "Token for private models; better given as HF_TOKEN.")
     trust_remote_code: bool = option(False, "Let code that comes with the model run.")
+
+    def __post_init__(self):
+        settle_paths(self)
 
 
 def main(argv: list[str]) -> int:
@@ -57,6 +61,7 @@ def sample(model: str, config: SampleConfig):
     from ..pipelines.loading import ModelSource, find_device, load_model
 
     logging.disable_progress_bar()
+    model = settle_path(model, "DIR")
     where = {"cache_dir": config.cache_dir, "token": config.hub_token, "revision": config.revision}
     source = ModelSource(model, "", variant=config.variant, trust_remote_code=config.trust_remote_code, **where)
     pipeline = load_model(source).to(find_device())

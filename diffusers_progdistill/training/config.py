@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
+from ..paths import settle_paths
 from ..record import RECORD_NAME
 from .loss_options import LossOptions
 from .options import option
@@ -89,8 +90,12 @@ class TrainingConfig:
     )
     dry_run: bool = option(False, "Print the plan, with a time estimated from a few updates, and write nothing.")
 
+    def __post_init__(self):
+        settle_paths(self)
+
     def check(self):
         """Raise [`InputError`] for values that cannot be right, whatever the model and the data."""
+        settle_paths(self)
         for name in ("train_batch_size", *self._positive):
             self._require(name, getattr(self, name) > 0, "a positive number")
         parts = self.gradient_accumulation_steps
@@ -273,8 +278,9 @@ class DistillationConfig(LossOptions, AdoptionConfig):
     _positive = ("end_steps", "updates_per_stage", "reuse_targets", "adopt_updates", "eval_batch_size")
 
     def __post_init__(self):
+        super().__post_init__()
         # A command line knows one type for both, a number and a word.
-        if isinstance(self.start_steps, str) and self.start_steps.isdecimal():
+        if isinstance(self.start_steps, str) and self.start_steps.replace("_", "").isdecimal():
             self.start_steps = int(self.start_steps)
 
     def check(self):

@@ -20,6 +20,7 @@ from ..evaluation.samplers import OWN, SAMPLERS
 from ..evaluation.summary import FILE_NAME, summaries, table
 from ..hub.folder import write_card
 from ..identity import teacher_key
+from ..paths import settle_path
 from ..pipelines.loading import ModelSource, load_model
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from ..record import RECORD_NAME, TEACHER_KEY, read_content, students_of, with_students
@@ -52,6 +53,7 @@ def evaluate(config, targets: list[str]) -> Path:
     """
     # What a run's record says is taken into options of our own.
     config = copy.copy(config)
+    targets = [settle_path(target, "DIR") for target in targets]
     samplers = [word.strip() for word in config.samplers.split(",")]
     if unknown := [name for name in samplers if name not in SAMPLERS]:
         raise InputError(f"--samplers {unknown[0]} is not one of {', '.join(SAMPLERS)}")

@@ -2,6 +2,8 @@
 
 import copy
 import logging
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -85,14 +87,22 @@ def load_unet_config(config: TeacherConfig) -> dict | None:
     name, flag = config.model_config_name_or_path, "--model_config_name_or_path"
     if name is None:
         return None
-    return read_network_config(ModelSource(name, flag, cache_dir=config.cache_dir, token=config.hub_token))
+    unet_config = read_network_config(ModelSource(name, flag, cache_dir=config.cache_dir, token=config.hub_token))
+    known = list(signature(UNet2DModel.__init__).parameters)
+    if unknown := [key for key in unet_config if key not in known]:
+        near = get_close_matches(unknown[0], known, 1)
+        advice = f"did you mean {near[0]}?" if near else "give the config of a UNet2DModel"
+        raise InputError(f"{flag} {name}: a UNet2DModel has no {unknown[0]!r}; {advice}")
+    if not isinstance(unet_config.get("in_channels", 3), int):
+        raise InputError(f"{flag} {name}: in_channels must be a whole number, not {unet_config['in_channels']!r}")
+    return unet_config
 
 
 def make_unet(unet_config: dict, prediction_type: str) -> UNet2DModel:
     """The network with fresh weights."""
     try:
         unet = UNet2DModel(**unet_config)
-    except (TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever the layers make of values that do not fit
         reason = str(error).split("\n")[0][:200]
         raise InputError(f"--model_config_name_or_path is not a UNet2DModel's config: {reason}") from error
     check_network(unet, "--model_config_name_or_path", prediction_type)
