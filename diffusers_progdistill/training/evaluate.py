@@ -3,11 +3,6 @@
 import copy
 from pathlib import Path
 
-import diffusers
-import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
-
 from ..data import load_data
 from ..data.sizes import settle
 from ..disk import writing
@@ -27,7 +22,7 @@ from ..record import RECORD_NAME, TEACHER_KEY, read_content, students_of, with_s
 from .isolation import isolated
 from .plan import ADOPT_STAGE
 from .pretrained import with_labels
-from .setup import LONGEST_WAIT
+from .setup import make_evaluation_accelerator
 
 
 DATA_OPTIONS = (
@@ -58,11 +53,7 @@ def evaluate(config, targets: list[str]) -> Path:
     if unknown := [name for name in samplers if name not in SAMPLERS]:
         raise InputError(f"--samplers {unknown[0]} is not one of {', '.join(SAMPLERS)}")
     steps, seeds = ([int(word) for word in text.split(",")] for text in (config.steps, config.seeds))
-    # A person watches our own bar; diffusers' bars for loading two components each say nothing.
-    diffusers.utils.logging.disable_progress_bar()
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)]
-    )
+    accelerator = make_evaluation_accelerator()
     records = {target: record for target in targets if (record := record_of(target))}
     take_data_of(config, records)
     subjects, reference = subjects_of(config, targets, records, samplers, steps)

@@ -13,7 +13,7 @@ from accelerate.utils import DynamoBackend, GradientAccumulationPlugin, InitProc
 from ..errors import InputError
 from ..record import TEACHER_KEY, Record
 from .config import DistillationConfig, TrainingConfig
-from .launcher import accumulation_of, is_asked, precision_of, refuse_unsupported
+from .launcher import PRECISION, accumulation_of, is_asked, precision_of, refuse_unsupported
 
 
 logger = logging.getLogger(__name__)
@@ -48,33 +48,57 @@ def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accele
         [`InputError`]: For settings that this package or the machine cannot do.
     """
     refuse_unsupported()
-    (precision, asked), parts = precision_of(config), accumulation_of(config)
-    on_cpu = not torch.accelerator.is_available() or is_asked("ACCELERATE_USE_CPU")
-    if precision == "fp16" and on_cpu:
-        raise InputError(f"{asked} needs a GPU: use bf16 or no on a CPU")
-    # A person watches our own bar; diffusers' bar for loading two components says nothing.
-    diffusers.utils.logging.disable_progress_bar()
+    precision, asked = precision_of(config)
     use_tracker = logging_dir is not None and config.report_to != "none"
-    try:
-        accelerator = Accelerator(
-            # Without this, processes that torchrun starts on a CPU would each train alone, in the same folder.
-            cpu=on_cpu,
-            mixed_precision=precision,
-            # Where the number alone is given, accelerate's environment would win over a typed one.
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=parts),
-            log_with=config.report_to if use_tracker else None,
-            project_dir=None if logging_dir is None else str(logging_dir),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
-        )
-    except (ValueError, ImportError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"accelerate does not start with {asked} and its own settings: {reason}") from error
+    accelerator = start_accelerator(
+        precision,
+        asked,
+        # Where the number alone is given, accelerate's environment would win over a typed one.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulation_of(config)),
+        log_with=config.report_to if use_tracker else None,
+        project_dir=None if logging_dir is None else str(logging_dir),
+    )
     # Several processes would repeat each other's notices.
     if not accelerator.is_local_main_process:
         diffusers.utils.logging.set_verbosity_error()
         logging.getLogger("diffusers_progdistill").setLevel(logging.ERROR)
     set_seed(config.seed)
     return accelerator
+
+
+def make_evaluation_accelerator() -> Accelerator:
+    """
+    The processes and the device of an evaluation, which is made in fp32 whatever accelerate's settings say.
+
+    Raises:
+        [`InputError`]: For settings that this package or the machine cannot do.
+    """
+    refuse_unsupported()
+    accelerator = start_accelerator("no", "fp32")
+    asked = os.environ.get(PRECISION) or "no"
+    if asked.lower() != "no":
+        accelerator.print(f"evaluating in fp32: {PRECISION}={asked} counts in training only")
+    return accelerator
+
+
+def start_accelerator(precision: str, asked: str, **options) -> Accelerator:
+    """The accelerator of a precision, which `asked` has asked for; what accelerate refuses is one line."""
+    on_cpu = not torch.accelerator.is_available() or is_asked("ACCELERATE_USE_CPU")
+    if precision == "fp16" and on_cpu:
+        raise InputError(f"{asked} needs a GPU: use bf16 or no on a CPU")
+    # A person watches our own bar; diffusers' bar for loading two components says nothing.
+    diffusers.utils.logging.disable_progress_bar()
+    try:
+        return Accelerator(
+            # Without this, processes that torchrun starts on a CPU would each train alone, in the same folder.
+            cpu=on_cpu,
+            mixed_precision=precision,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
+            **options,
+        )
+    except (ValueError, ImportError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"accelerate does not start with {asked} and its own settings: {reason}") from error
 
 
 def compiled(accelerator: Accelerator, network: torch.nn.Module) -> torch.nn.Module:

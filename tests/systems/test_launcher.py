@@ -10,7 +10,9 @@ from helpers.systems import chain_words, launch_environment, record_of, set_envi
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.hub.model_card import make_card
+from diffusers_progdistill.training.isolation import isolated
 from diffusers_progdistill.training.launcher import accumulation_of, precision_of
+from diffusers_progdistill.training.setup import make_evaluation_accelerator
 
 
 CPU = ("--cpu", "--num_processes=1")
@@ -146,3 +148,16 @@ def test_fsdp_that_does_not_shard_here_is_told(teacher_folder, tmp_path, monkeyp
     assert first.endswith("; FSDP was asked for, but accelerate does not shard on cpu")
     hardware = record_of(tmp_path / "run")["hardware"]
     assert not hardware["sharded"] and hardware["distributed_type"] == "NO"
+
+
+def test_an_evaluation_says_that_it_is_made_in_fp32(monkeypatch, capsys):
+    set_environment(monkeypatch, {"ACCELERATE_MIXED_PRECISION": "bf16"})
+    with isolated():
+        assert make_evaluation_accelerator().mixed_precision == "no"
+    assert capsys.readouterr().out == "evaluating in fp32: ACCELERATE_MIXED_PRECISION=bf16 counts in training only\n"
+
+
+def test_an_evaluation_refuses_as_training_does(tmp_path, monkeypatch, capsys):
+    set_environment(monkeypatch, {"ACCELERATE_USE_DEEPSPEED": "true"})
+    assert main(["evaluate", str(tmp_path / "none"), "--dataset_name", "digits"]) == 2
+    assert "DeepSpeed" in capsys.readouterr().err

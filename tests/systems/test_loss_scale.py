@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import tiny_unet
+from helpers.networks import tiny_unet
 from helpers.systems import chain_config, record_of, set_environment
 
 import diffusers_progdistill.training.run as run_module

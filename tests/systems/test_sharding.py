@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_unet
+from helpers.networks import tiny_unet
 from helpers.systems import chain_config, chain_words, record_of
 from safetensors.torch import load_file
 
