@@ -80,15 +80,15 @@ def _set_bars(shown: list[bool]):
 def isolated():
     """
     Give a run accelerate's states afresh, and put back what was there before it: the states of the caller's own
-    `Accelerator`, the environment, the random generators, torch's flags, and what is shown of messages and bars. What
-    `accelerate launch` set in the environment counts in every run. Also a decorator.
+    `Accelerator`, the environment, the random generators, torch's flags, the filters of warnings, and what is shown of
+    messages and bars. What `accelerate launch` set in the environment counts in every run. Also a decorator.
     """
     states, variables = [dict(state._shared_state) for state in STATES], _variables()
     settings = _settings()
     for state in STATES:
         state._shared_state.clear()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             yield
     finally:
         for state, before in zip(STATES, states):
