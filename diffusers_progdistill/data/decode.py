@@ -48,11 +48,13 @@ class Reading:
         source (`str`): The option that names the data, for messages.
         background (`tuple[int, int, int]`): The ground that transparent pictures are laid on.
         center_crop (`bool`): Crop the middle of pictures that are not square, or squeeze them.
+        memory_limit (`int`, *optional*): Bytes up to which decoded pictures are kept in memory. Default: 2 GiB.
     """
 
     source: str = "--dataset_name"
     background: tuple[int, int, int] = WHITE
     center_crop: bool = True
+    memory_limit: int | None = None
 
     @property
     def has_gray_ground(self) -> bool:

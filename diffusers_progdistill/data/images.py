@@ -69,7 +69,8 @@ class ImageData(Dataset):
         self.channels, self.resolution, self.class_names = channels, resolution, class_names
         quiet_pillow()
         readable, self._images = range(len(entries)), None
-        if len(entries) * channels * resolution**2 <= MEMORY_LIMIT:
+        limit = MEMORY_LIMIT if reading.memory_limit is None else reading.memory_limit
+        if len(entries) * channels * resolution**2 <= limit:
             self.findings = Findings(f"{len(entries):,}", self._words())
             readable, self._images = self._read_all()
         else:
@@ -86,6 +87,11 @@ class ImageData(Dataset):
     def known_labels(self) -> list[int] | None:
         """The labels that occur, sorted; `None` without labels."""
         return None if self.labels is None else self.labels.unique().tolist()
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether all images are decoded and kept; otherwise they are read anew whenever they are asked for."""
+        return self._images is not None
 
     def _words(self) -> dict[str, str]:
         fit = "the middle is cropped" if self._reading.center_crop else "they are squeezed to a square"

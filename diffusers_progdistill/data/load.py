@@ -13,7 +13,9 @@ from .local import find_local
 from .sizes import look_at
 
 
-def load_data(config, channels: int | None = None, resolution: int | None = None) -> ImageData:
+def load_data(
+    config, channels: int | None = None, resolution: int | None = None, memory_limit: int | None = None
+) -> ImageData:
     """
     Load the training images that a config names.
 
@@ -21,6 +23,7 @@ def load_data(config, channels: int | None = None, resolution: int | None = None
         config ([`TrainingConfig`]): Its data set options.
         channels (`int`, *optional*): What the UNet takes; the data must have as many.
         resolution (`int`, *optional*): Used where the config names none; else the images' own size.
+        memory_limit (`int`, *optional*): Bytes up to which decoded images are kept in memory. Default: 2 GiB.
 
     Raises:
         [`InputError`]: If there is no such data set, it has no readable image, or its channels differ.
@@ -29,7 +32,7 @@ def load_data(config, channels: int | None = None, resolution: int | None = None
     if config.dataset_name == "digits":
         data = load_digits(config.resolution or resolution or 8, config.center_crop)
     else:
-        data = _load_found(config, resolution, background)
+        data = _load_found(config, resolution, background, memory_limit)
     if channels is not None and data.channels != channels:
         kind = "grayscale images (1 channel)" if data.channels == 1 else "colour images (3 channels)"
         raise InputError(
@@ -56,13 +59,13 @@ def find_images_of(config) -> Found:
     return find_on_hub(config, source)
 
 
-def _load_found(config, resolution, background) -> ImageData:
+def _load_found(config, resolution, background, memory_limit) -> ImageData:
     source, found = source_of(config), find_images_of(config)
     labels, names = None, None
     if found.labels is not None:
         labels = found.labels.values
         names = [found.labels.names[label] for label in range(len(found.labels.names))] or None
-    reading = Reading(source, background, config.center_crop)
+    reading = Reading(source, background, config.center_crop, memory_limit)
     look = look_at(found.entries, reading)
     return ImageData(
         found.entries, labels, look.channels, config.resolution or resolution or look.size, names, reading

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 
 import torch
+from tqdm.auto import tqdm
 
+from ..data import ImageData
+from ..data.findings import SKIPPED, Findings
+from ..errors import DiskError
 from .cache import update_digest
 
 
 # Real images that are decoded at once.
 PART = 100
+# A bar for as many images, which take a while.
+MANY = 5000
 # Stands in a key for all images of a data set.
 ALL_IMAGES = object()
 
@@ -19,6 +26,57 @@ ALL_IMAGES = object()
 def as_bytes(images: torch.Tensor) -> torch.Tensor:
     """Images in [0, 1] as they are saved: 8 bits a value. It is these that are measured."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+class RealImages:
+    """
+    The readable images of a data set that is read anew whenever its images are asked for. In training, others take the
+    places of those that cannot be read; here they are left out, as of a data set in memory.
+
+    Args:
+        data ([`ImageData`]): The data set; all of it is read once.
+
+    Attributes:
+        labels, num_classes, channels: Of these images, as of the data set.
+    """
+
+    def __init__(self, data: ImageData):
+        self._data, self.channels, self.num_classes = data, data.channels, data.num_classes
+        findings, kept = Findings(f"{len(data):,}"), []
+        with tqdm(total=len(data), desc="reading the real images", disable=len(data) < MANY, file=sys.stderr) as bar:
+            for first in range(0, len(data), PART):
+                numbers = list(range(first, min(first + PART, len(data))))
+                failed = {number: (name, reason) for number, name, reason in self._read(numbers).failed}
+                for number in set(numbers) & set(failed):
+                    findings.note(SKIPPED, number, *failed[number])
+                kept += [number for number in numbers if number not in failed]
+                bar.update(len(numbers))
+        findings.say()
+        self._numbers = torch.tensor(kept)
+        self.labels = None if data.labels is None else data.labels[self._numbers]
+
+    def _read(self, numbers: list[int]):
+        batch = self._data.read(numbers)
+        if batch.images is None:
+            # Raises what there is to say of a data set that is gone.
+            self._data.noted(batch)
+        return batch
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitems__(self, numbers: list[int]):
+        """Images of shape `(batch_size, channels, height, width)`, `uint8`, and their labels or `None`."""
+        batch = self._read(self._numbers[numbers].tolist())
+        if batch.failed:
+            _, name, reason = batch.failed[0]
+            raise DiskError(f"{name} could be read before and now cannot ({reason}): give the command again")
+        return batch.images, batch.labels
+
+
+def readable(data):
+    """A data set without the images that cannot be read, which one in memory has left out already."""
+    return RealImages(data) if isinstance(data, ImageData) and not data.is_in_memory else data
 
 
 def parts_of(data, size: int = PART) -> Iterator[torch.Tensor]:

@@ -12,12 +12,8 @@ from tqdm.auto import tqdm
 from .cache import cached, content_key, paths_of, write_entry
 from .extractors import CHUNK
 from .feature_file import FeatureFile, open_features, write_features
-from .images import parts_of
+from .images import MANY, parts_of
 from .moments import Moments, moments_of_parts
-
-
-# A bar for as many images, which take a while.
-MANY = 5000
 
 
 def real_features(data, extractor, key: str, cache_dir: str | None = None) -> FeatureFile:

@@ -9,6 +9,7 @@ from ..disk import writing
 from ..errors import InputError
 from ..evaluation.extractors import load_extractor
 from ..evaluation.figures import Evaluation, Subject
+from ..evaluation.images import readable
 from ..evaluation.metrics import ImageMetrics
 from ..evaluation.pictures import save_curves
 from ..evaluation.samplers import OWN, SAMPLERS
@@ -29,6 +30,9 @@ DATA_OPTIONS = (
     *("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "class_column", "resolution"),
     *("center_crop", "background_color", "train_split", "follow_links"),
 )
+
+# Bytes of decoded real images that are kept in memory; more are read when they are asked for.
+IMAGES_IN_MEMORY = 2**28
 
 
 @isolated()
@@ -62,7 +66,7 @@ def evaluate(config, targets: list[str]) -> Path:
     for model in models:
         model.pipeline.to(accelerator.device)
     unet = subjects[0].pipeline.unet.config
-    data = load_data(config, unet.in_channels, unet.sample_size)
+    data = load_data(config, unet.in_channels, unet.sample_size, IMAGES_IN_MEMORY)
     own_folder = Path(targets[0]) if len(records) == 1 == len(targets) else None
     folder = Path(config.output_dir or own_folder or "evaluation")
     metrics = metrics_of(config, data, accelerator)
@@ -232,6 +236,7 @@ def metrics_of(config, data, accelerator) -> dict[str, ImageMetrics]:
     names = [word.strip() for word in config.feature_extractor.split(",")]
     if not accelerator.is_main_process:
         return {}
+    data = readable(data)
     options = {"device": accelerator.device, "cache_dir": config.cache_dir, "token": config.hub_token}
     extractors = {name: load_extractor(name, data, **options) for name in names}
     labels = [extractor.label for extractor in extractors.values()]

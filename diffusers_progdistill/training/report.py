@@ -5,7 +5,7 @@ import time
 
 from accelerate.utils import broadcast_object_list
 
-from ..evaluation.images import as_bytes
+from ..evaluation.images import as_bytes, readable
 from ..evaluation.pictures import save_curves, save_rows
 from ..evaluation.sampling import generate, generate_shared, parts_of
 from ..record import Record
@@ -52,7 +52,7 @@ class Report:
         from ..evaluation.extractors import load_extractor
         from ..evaluation.metrics import ImageMetrics
 
-        config = self.config
+        config, data = self.config, readable(data)
         options = {"device": self.accelerator.device, "cache_dir": config.cache_dir, "token": config.hub_token}
         extractor = load_extractor(config.feature_extractor, data, **options)
         self.metric = ImageMetrics(data, extractor, config.eval_images, config.cache_dir)
