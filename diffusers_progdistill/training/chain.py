@@ -23,14 +23,14 @@ from .monitor import Monitor
 from .network import student_network
 from .plan import ADOPT_STAGE, plan_of, print_plan
 from .pretrained import Teacher
-from .recipes import about_recipe, describe_recipe, settle
+from .recipes import about_recipe, settle
 from .report import Report
 from .run import Run, open_run
 from .saturation import describe_saturation, share_of_data
 from .setup import about_of, check_classes, check_resume, compiled, start_trackers
 from .signals import StopRequest, anybody_asked_to_stop
 from .stages import HalvingObjective, Stage
-from .start import resolve_start
+from .start import resolve_start, tell_method
 from .student import make_student
 
 
@@ -55,15 +55,15 @@ def distill(config: DistillationConfig) -> Path:
         [`PublishError`]: If everything was trained, but something is not on the Hub.
         [`StoppedBySignal`]: After SIGTERM or SIGINT, when a checkpoint is written.
     """
-    run = open_run(settle(config))
+    given, run = config, open_run(settle(config))
     resolve_start(run)
     config = run.config
+    tell_method(run, given)
     check_steps(config, run.teacher)
     if config.eval_images and config.feature_extractor == "classifier" and run.data.labels is None:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
     folder, plan = Path(config.output_dir), plan_of(config, run.teacher)
     if config.dry_run:
-        run.accelerator.print(describe_recipe(config))
         run.accelerator.print(describe_saturation(share_of_data(run.data), config.clip_loss))
         print_plan(run, plan, kinds_of(run, plan))
         return folder

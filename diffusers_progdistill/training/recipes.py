@@ -101,10 +101,18 @@ def changes_of(config: DistillationConfig) -> list[str]:
     return changed
 
 
-def describe_recipe(config: DistillationConfig) -> str:
-    """A line for the plan."""
-    given = ", ".join(f"{k} {getattr(config, k)}" for k in changes_of(config))
-    return f"recipe: {config.recipe or 'as the run began'}" + (f", but {given}" if given else "")
+def describe_recipe(config: DistillationConfig, is_student: bool = False) -> str:
+    """
+    A line for the first lines of a run and for the plan.
+
+    Args:
+        config ([`DistillationConfig`]): The settled options.
+        is_student (`bool`, defaults to `False`): Whether the teacher is a student, whose steps are taken as they are.
+    """
+    names = [k for k in ("start_steps", *LEFT_TO_RECIPE) if not (is_student and k == "teacher_solver")]
+    values = ", ".join(f"{k} {getattr(config, k)}" for k in names)
+    changes = ", ".join(changes_of(config))
+    return f"recipe: {config.recipe or 'as the run began'} ({values})" + (f", but for {changes}" if changes else "")
 
 
 def about_recipe(config: DistillationConfig) -> dict:

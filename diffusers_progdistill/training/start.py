@@ -16,7 +16,8 @@ from ..diffusion.targets import TargetGrid, teacher_target
 from ..errors import InputError
 from ..evaluation.sampling import noise_of
 from ..record import RECORD_NAME, read_content
-from .recipes import doubled, paper_start
+from .config import DistillationConfig
+from .recipes import describe_recipe, doubled, paper_start
 from .run import Run
 
 
@@ -83,6 +84,15 @@ def tell_flags(run: Run, steps: int, solver: str | None = None):
     """The flags that make the same students without looking; only a teacher that is no student has a solver."""
     flags = f"--start_steps {steps}" + ("" if solver is None else f" --teacher_solver {solver}")
     run.accelerator.print(f"the same without looking: {flags}")
+
+
+def tell_method(run: Run, given: DistillationConfig):
+    """Say what the run does, and which of the given options does nothing."""
+    is_student = run.teacher.pipeline.num_trained_steps is not None
+    run.accelerator.print(describe_recipe(run.config, is_student))
+    if is_student and given.teacher_solver is not None:
+        why = "the teacher is a student, whose steps are taken as they are"
+        run.accelerator.print(f"--teacher_solver {given.teacher_solver} changes nothing: {why}")
 
 
 def steps_of(path: Path) -> int | None:

@@ -137,7 +137,8 @@ def test_the_record_the_card_and_the_plan_name_it(teacher_folder, tmp_path, caps
     config = DistillationConfig(**given)
     distill(dataclasses.replace(config, dry_run=True))
     said = capsys.readouterr().out
-    assert "recipe: paper, but start_steps 8, loss_type huber, updates_per_stage 1\n" in said
+    values = "start_steps 8, teacher_solver ddim, loss_type huber, clip_loss False"
+    assert f"recipe: paper ({values}), but for start_steps, loss_type, updates_per_stage\n" in said
     assert "of the images' values are exactly 0 or 255: --clip_loss may help\n" in said
     distill(config)
     about = record_of(tmp_path / "run")["about"]

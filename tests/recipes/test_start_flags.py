@@ -76,5 +76,10 @@ def test_a_recipe_does_not_move_a_students_steps(teacher_folder, tmp_path, capsy
     for recipe in ("paper", "default"):
         capsys.readouterr()
         distill(DistillationConfig(**{**options, **student}, recipe=recipe, output_dir=str(tmp_path / recipe)))
-        assert flags_in(capsys.readouterr().out) == ["--start_steps", "2"]
+        said = capsys.readouterr().out
+        assert flags_in(said) == ["--start_steps", "2"] and "changes nothing" not in said
+        assert f"recipe: {recipe} (start_steps 2, loss_type l2, clip_loss False)" in said
     assert weights_of(tmp_path / "paper", "steps-1") == weights_of(tmp_path / "default", "steps-1")
+    # An option that does nothing is named.
+    distill(DistillationConfig(**{**options, **student}, teacher_solver="ddim", output_dir=str(tmp_path / "default")))
+    assert "--teacher_solver ddim changes nothing: the teacher is a student" in capsys.readouterr().out
