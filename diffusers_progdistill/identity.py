@@ -62,7 +62,8 @@ def teacher_key(unet, scheduler) -> str:
     """
     network = json.dumps(_other_than_default(unet), sort_keys=True, default=str)
     config = {k: v for k, v in scheduler.config.items() if k not in SAMPLING_KEYS}
-    metadata = config.pop("_progdistill", None) or {}
+    # Which of its classes are drawn is the run's.
+    metadata = {k: v for k, v in (config.pop("_progdistill", None) or {}).items() if k != "known_labels"}
     schedule = {k: v for k, v in config.items() if not k.startswith("_")}
     described = json.dumps([schedule, metadata], sort_keys=True, default=str)
     return content_key("teacher", network, described, *_weights_of(unet))

@@ -165,7 +165,7 @@ class _Walk:
             found.archives.append(name)
         elif ending in formats.UNREADABLE:
             found.unreadable.setdefault(formats.UNREADABLE[ending], []).append(name)
-        elif formats.looks_like_image(self.root / name):
+        elif ending not in formats.TEXT_ENDINGS and formats.looks_like_image(self.root / name):
             found.images.append(name)
         else:
             found.others[ending] += 1

@@ -11,6 +11,8 @@ TABLE_ENDINGS = {".parquet", ".arrow"}
 # Tables that are no data set of images by themselves, but that somebody may take for the labels of one.
 SIDE_TABLE_ENDINGS = {".csv", ".tsv", ".jsonl", ".ndjson", ".feather"}
 METADATA_NAMES = {"metadata.jsonl", "metadata.csv", "metadata.parquet"}
+# Nobody's images: the text that lies beside them is not opened.
+TEXT_ENDINGS = {".txt", ".json", ".xml", ".yaml", ".yml", ".md", ".py", ".html", ".htm", ".log", ".toml", ".caption"}
 ARCHIVE_ENDINGS = {
     *(".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".rar"),
 }

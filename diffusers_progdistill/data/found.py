@@ -27,6 +27,6 @@ def labelled_rows(labels: Labels | None, place: str, row_name: Callable[[int], s
         return None
     count = len(labels.values)
     names = named([row_name(number) for number in missing])
-    notice(f"{place}: {counted(len(missing), 'image')} of {count:,} without a label were left out: {names}")
+    notice(f"{place}: left out {counted(len(missing), 'image')} of {count:,} without a label: {names}")
     left = set(missing)
     return [number for number in range(count) if number not in left]

@@ -6,7 +6,7 @@ from ..errors import InputError
 from .found import Found
 from .notices import named, notice
 from .splits import canonical
-from .tables import found_in_table, reason_of
+from .tables import found_in_table, quiet_datasets, reason_of
 
 
 def find_on_hub(config, flag: str) -> Found:
@@ -18,10 +18,10 @@ def find_on_hub(config, flag: str) -> Found:
     """
     import datasets
 
-    datasets.disable_progress_bars()
     options = {"cache_dir": config.cache_dir, "token": config.hub_token}
     try:
-        splits = datasets.load_dataset(config.dataset_name, config.dataset_config_name, **options)
+        with quiet_datasets():
+            splits = datasets.load_dataset(config.dataset_name, config.dataset_config_name, **options)
     except Exception as error:  # `datasets` raises a dozen kinds for what is one thing to a user
         raise InputError(f"{flag} cannot be loaded as a data set of images: {reason_of(error)}") from error
     there = [str(name) for name in splits]

@@ -83,7 +83,7 @@ def find_images(listing: Listing, config, flag: str) -> Found:
             raise InputError(f"{flag}: {named(listing.metadata)} names none of the {counted(len(names), 'image')}")
         if without:
             of = counted(len(names), "image")
-            notice(f"{flag}: {len(without):,} of {of} have no row in the metadata and were left out", without)
+            notice(f"{flag}: left out {len(without):,} of {of} that have no row in the metadata", without)
             names = [name for name in names if name in metadata.rows]
     labels, place = None, f"--class_column {config.class_column}"
     if config.class_column is not None:

@@ -63,9 +63,9 @@ def read_metadata(listing: Listing, flag: str) -> Metadata | None:
         found.rows.update(own)
         found.columns += [column for row in own.values() for column in row if column not in found.columns]
     if missing:
-        notice(f"{flag}: {counted(len(missing), 'row')} of the metadata without such an image were skipped", missing)
+        notice(f"{flag}: skipped {counted(len(missing), 'row')} of the metadata without such an image", missing)
     if repeated:
-        notice(f"{flag}: {counted(len(repeated), 'row')} about an image that has one already were skipped", repeated)
+        notice(f"{flag}: skipped {counted(len(repeated), 'row')} about an image that has one already", repeated)
     return found
 
 

@@ -1,6 +1,8 @@
 """Data sets that lie in local tables: parquet files and the arrow files of `datasets.save_to_disk`."""
 
+import contextlib
 import glob
+import logging
 from pathlib import Path
 
 from ..errors import InputError
@@ -29,7 +31,9 @@ def find_in_tables(root: Path, names: list[str], config, flag: str) -> Found:
     used, left = choose_split([split_of_table(name) for name in names], config.train_split, flag, "table")
     if left:
         notice(left)
-    names = [name for name, is_used in zip(names, used) if is_used]
+    names = [name for name, is_used in zip(names, used) if is_used and has_rows(root / name)]
+    if not names:
+        raise InputError(f"{flag} holds no rows: give a folder of images or a parquet file")
     _check_columns({name: schemas[name] for name in names}, config.class_column, flag)
     table = _load([root / name for name in names], config, flag)
     places = [] if config.follow_links else [root]
@@ -52,9 +56,7 @@ def found_in_table(table, config, flag: str, places: list[Path], base: Path | No
     if config.class_column is not None:
         names = getattr(table.features[config.class_column], "names", None)
         labels = make_labels(table[config.class_column][:], place, _row_name, names)
-        if odd := [
-            f"class {name} is label {k}" for k, name in enumerate(names or []) if name.isdecimal() and name != str(k)
-        ]:
+        if odd := [f"class {name} is label {k}" for k, name in enumerate(names or []) if _is_other(name, k)]:
             notice(f"{place}: the column numbers its classes itself", odd)
     files = _named_files(table, config.image_column, places, base, flag)
     entries, rows = files or table[config.image_column], labelled_rows(labels, place, _row_name)
@@ -62,6 +64,11 @@ def found_in_table(table, config, flag: str, places: list[Path], base: Path | No
         labels.values = [labels.values[row] for row in rows]
         entries = [files[row] for row in rows] if files else table.select(rows)[config.image_column]
     return Found(entries, labels, _row_name)
+
+
+def _is_other(name: str, label: int) -> bool:
+    """Whether a class is called by another number than its own."""
+    return name.isdecimal() and name != str(label)
 
 
 def _row_name(number: int) -> str:
@@ -90,6 +97,13 @@ def read_schema(path: Path, flag: str):
     except Exception as error:  # pyarrow raises several kinds for what is one thing to a user
         reason = str(error).split("\n")[0][:200]
         raise InputError(f"{flag}: {path.name} cannot be read as a table: {reason}") from error
+
+
+def has_rows(path: Path) -> bool:
+    """Whether a table holds anything; an arrow file is taken to."""
+    import pyarrow.parquet as parquet
+
+    return formats.ending_of(path.name) != ".parquet" or parquet.read_metadata(path).num_rows > 0
 
 
 def _with_images(schemas: dict, image_column: str, flag: str) -> list[str]:
@@ -127,13 +141,27 @@ def _check_columns(schemas: dict, class_column: str | None, flag: str):
 def _load(paths: list[Path], config, flag: str):
     import datasets
 
-    datasets.disable_progress_bars()
     builder = "parquet" if formats.ending_of(paths[0].name) == ".parquet" else "arrow"
     files = [glob.escape(str(path)) for path in paths]
     try:
-        return datasets.load_dataset(builder, data_files=files, split="train", cache_dir=config.cache_dir)
+        with quiet_datasets():
+            return datasets.load_dataset(builder, data_files=files, split="train", cache_dir=config.cache_dir)
     except Exception as error:  # `datasets` raises a dozen kinds for what is one thing to a user
         raise InputError(f"{flag} cannot be loaded as a data set of images: {reason_of(error)}") from error
+
+
+@contextlib.contextmanager
+def quiet_datasets():
+    """Without the bars and the log of `datasets`: what it would log is in the line that refuses."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(verbosity)
 
 
 def reason_of(error: Exception) -> str:

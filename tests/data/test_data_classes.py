@@ -104,6 +104,19 @@ def test_a_teacher_of_more_classes_than_the_data(tmp_path, caplog, monkeypatch):
     assert distilled(tmp_path / "teacher", data, tmp_path / "run") == 0
 
 
+@pytest.mark.slow
+def test_figures_are_of_the_classes_that_were_trained(tmp_path, monkeypatch):
+    data = make_folder(tmp_path / "images", [f"{c}/{k}.png" for c in ("dog", "bee", "cat") for k in range(4)])
+    teacher = teacher_of(tmp_path / "teacher", names=list(FIVE.values()))
+    options = [f"--cache_dir={tmp_path / 'cache'}"]
+    assert distilled(teacher, data, tmp_path / "run", *options) == 0
+    drawn, own = [], sampling.sample
+    monkeypatch.setattr(sampling, "sample", lambda *args: drawn.append(args[5]) or own(*args))
+    options += ["--num_images=4", "--steps=1", "--reference_steps=2"]
+    assert main(["evaluate", str(tmp_path / "run"), *options]) == 0
+    assert drawn and {label for labels in drawn for label in labels} == {1, 2, 3}
+
+
 def test_students_of_some_named_classes(tmp_path):
     data = make_folder(tmp_path / "images", ["eel/1.png", "bee/2.png"])
     teacher = teacher_of(tmp_path / "teacher", names=list(FIVE.values()))

@@ -118,7 +118,7 @@ def test_rows_without_a_label_are_left_out_and_counted(kind, tmp_path, caplog):
     data = loaded(path, class_column="label")
     assert len(data) == 2 and data.labels.tolist() == [0, 1] and data.num_classes == 2
     assert torch.equal(data.all_images(), loaded(path).all_images()[[0, 2]])
-    assert "1 image of 3 without a label were left out: row 1" in caplog.text
+    assert "left out 1 image of 3 without a label: row 1" in caplog.text
 
 
 def test_a_table_without_any_label_is_refused(tmp_path):
@@ -168,7 +168,7 @@ def test_classes_within_splits(form, tmp_path):
 def test_images_beside_the_class_folders_have_no_label(tmp_path, caplog):
     folder = make_folder(tmp_path / "images", ["0.png", "a/1.png", "b/2.png"])
     assert labels_by_name(folder) == {"a/1.png": 0, "b/2.png": 1}
-    assert "1 image of 3 without a label were left out: 0.png" in caplog.text
+    assert "left out 1 image of 3 without a label: 0.png" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_metadata_and_files_that_do_not_meet_are_counted(kind, tmp_path, caplog)
     folder = make_folder(tmp_path / "images", [f"{k}.png" for k in range(4)])
     metadata(folder, kind, [{"file_name": name, "label": "x"} for name in ("1.png", "gone.png", "3.png")])
     assert set(labels_by_name(folder)) == {"1.png", "3.png"}
-    assert "1 row of the metadata without such an image were skipped: gone.png" in caplog.text
-    assert "2 of 4 images have no row in the metadata and were left out: 0.png, 2.png" in caplog.text
+    assert "skipped 1 row of the metadata without such an image: gone.png" in caplog.text
+    assert "left out 2 of 4 images that have no row in the metadata: 0.png, 2.png" in caplog.text
 
 
 @pytest.mark.parametrize("kind", KINDS)

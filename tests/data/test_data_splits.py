@@ -133,3 +133,30 @@ def test_data_sets_saved_to_disk_are_read(tmp_path):
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
     assert len(loaded(tmp_path / "saved")) == 4
     assert len(loaded(tmp_path / "saved" / "test")) == 2
+
+
+def test_an_empty_shard_and_an_empty_set(tmp_path):
+    make_table(tmp_path / "x" / "a.parquet", [])
+    with pytest.raises(InputError, match="holds no rows"):
+        found(tmp_path / "x")
+    make_table(tmp_path / "x" / "b.parquet", [0, 1])
+    assert len(loaded(tmp_path / "x")) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_damaged_tables_are_refused_in_one_line(name, content, tmp_path, capsys):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} cannot be read as a table") as raised:
+        found(tmp_path / "x")
+    assert "\n" not in str(raised.value) and capsys.readouterr().err == ""
+
+
+def test_tables_whose_columns_hold_other_types_are_refused_in_one_line(tmp_path, capfd):
+    for name, labels in (("a", [0, 1]), ("b", ["x", "y"])):
+        make_table(tmp_path / "x" / f"{name}.parquet", [0, 1], label=labels)
+    capfd.readouterr()
+    with pytest.raises(InputError, match="cannot be loaded") as raised:
+        found(tmp_path / "x")
+    assert "\n" not in str(raised.value) and capfd.readouterr().err == ""
