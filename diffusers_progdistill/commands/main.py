@@ -5,6 +5,7 @@ import sys
 
 from .. import __version__
 from .parsing import run
+from .terminal import lasting_output
 
 
 COMMANDS = {
@@ -31,17 +32,19 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if argv else 2
-    if argv[0] == "--version":
-        print(__version__)
-        return 0
-    if argv[0] not in COMMANDS:
-        print(f"progdistill: error: unknown command {argv[0]!r}; one of {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
-    module = importlib.import_module(f".{argv[0].replace('-', '_')}", __package__)
-    return run(lambda: module.main(argv[1:]))
+    with lasting_output():
+        if not argv or argv[0] in ("-h", "--help"):
+            print(usage())
+            return 0 if argv else 2
+        if argv[0] == "--version":
+            print(__version__)
+            return 0
+        if argv[0] not in COMMANDS:
+            text = f"unknown command {argv[0]!r}; one of {', '.join(COMMANDS)}"
+            print(f"progdistill: error: {text}", file=sys.stderr)
+            return 2
+        module = importlib.import_module(f".{argv[0].replace('-', '_')}", __package__)
+        return run(lambda: module.main(argv[1:]))
 
 
 if __name__ == "__main__":

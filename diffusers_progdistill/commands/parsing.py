@@ -13,6 +13,7 @@ from ..errors import DiskError, InputError, PublishError, StoppedBySignal
 from ..paths import settle_path
 from . import words
 from .options_file import flags_of_file
+from .terminal import lasting_output
 
 
 # Parts of a YAML file that are for one command.
@@ -120,23 +121,27 @@ def split_targets(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def run(function) -> int:
     """Run a command and turn what it raises into an exit status, see `progdistill --help`."""
-    try:
-        return function() or 0
-    except InputError as error:
-        print(f"progdistill: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except StoppedBySignal as stopped:
-        print(f"progdistill: stopped by {stopped}; the same command goes on from here", file=sys.stderr)
-        return 128 + stopped.signum
-    except PublishError as error:
-        print(f"progdistill: {error}", file=sys.stderr)
-        return 3
-    except KeyboardInterrupt:
-        print("progdistill: interrupted", file=sys.stderr)
-        return 130
-    except DiskError as error:
-        print(f"progdistill: stopped: {error}; what was finished before is whole", file=sys.stderr)
-        return 1
-    except FloatingPointError as error:
-        print(f"progdistill: stopped: {error}", file=sys.stderr)
-        return 1
+    with lasting_output():
+        try:
+            return function() or 0
+        except (InputError, StoppedBySignal, PublishError, KeyboardInterrupt, DiskError, FloatingPointError) as error:
+            text, status = last_words(error)
+            print(f"progdistill: {' '.join(text.split())}", file=sys.stderr)
+            return status
+
+
+def last_words(error: BaseException) -> tuple[str, int]:
+    """What is said at the end of a command that did not get to its own, and the exit status."""
+    match error:
+        case InputError():
+            return f"error: {error}", 2
+        case StoppedBySignal():
+            return f"stopped by {error}; the same command goes on from here", 128 + error.signum
+        case PublishError():
+            return str(error), 3
+        case KeyboardInterrupt():
+            return "interrupted", 130
+        case DiskError():
+            return f"stopped: {error}; what was finished before is whole", 1
+        case _:
+            return f"stopped: {error}", 1

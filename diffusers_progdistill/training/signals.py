@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish the update, write a checkpoint, publish what there is time for, exit."""
+"""SIGTERM, SIGINT and SIGHUP: finish the update, write a checkpoint, publish what there is time for, exit."""
 
 import contextlib
 import ctypes
@@ -19,9 +19,9 @@ SAME_SIGNAL = 1.0
 
 class StopRequest:
     """
-    `with StopRequest() as stop:` handles both signals until its end. The first one raises [`StoppedBySignal`] at once
-    where everything is on disk; inside `with stop.deferred():` it only sets `stop.requested`. A second one ends the
-    process at once.
+    `with StopRequest() as stop:` handles the signals until its end; SIGHUP, which a closing window sends, unless it is
+    ignored, as under `nohup`. The first one raises [`StoppedBySignal`] at once where everything is on disk; inside
+    `with stop.deferred():` it only sets `stop.requested`. A second one ends the process at once.
     """
 
     def __init__(self):
@@ -29,7 +29,7 @@ class StopRequest:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+            self._old = {s: signal.signal(s, self._on_signal) for s in handled_signals()}
             die_with_launcher()
         return self
 
@@ -68,12 +68,20 @@ class StopRequest:
     def _on_signal(self, signum, frame):
         now = time.monotonic()
         if self.requested:
-            if now - self.at > SAME_SIGNAL:
+            # A window that closes may say so more than once.
+            if now - self.at > SAME_SIGNAL and signum != getattr(signal, "SIGHUP", None):
                 os._exit(128 + signum)
             return
         self.signum, self.at = signum, now
         if not self._deferred:
             raise StoppedBySignal(signum)
+
+
+def handled_signals() -> list[int]:
+    """What asks a run to stop."""
+    hangup = getattr(signal, "SIGHUP", None)
+    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([] if ignored else [hangup])]
 
 
 def die_with_launcher():
