@@ -19,6 +19,9 @@ WHITE = (255, 255, 255)
 # An EPS file is a program, which Pillow would give to Ghostscript.
 LEFT_OUT = {"EPS"}
 
+# Formats of four bytes a pixel whose fourth is often unused: zero in all of them is no transparency.
+UNUSED_ALPHA = {"BMP", "DIB", "TGA"}
+
 # What makes a stored picture upright, by its orientation in the EXIF block.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -182,6 +185,7 @@ def has_pages(image: Image.Image) -> bool:
 def flatten(image: Image.Image, hidden, reading: Reading) -> tuple[Image.Image, tuple[str, ...]]:
     """The picture on its ground, as `L` or `RGB`, and the kinds of what was done."""
     kinds: tuple[str, ...] = ()
+    format = image.format
     alpha = None if hidden is None else hidden(image)
     if is_deep(image):
         image, kinds = eight_bits(image)
@@ -195,7 +199,8 @@ def flatten(image: Image.Image, hidden, reading: Reading) -> tuple[Image.Image, 
         # Not every mode can become gray in one step; all can become RGB.
         return image.convert("L" if gray else "RGB"), kinds
     rgba = image.convert("RGBA")
-    if rgba.getchannel("A").getextrema()[0] < 255:
+    least, most = rgba.getchannel("A").getextrema()
+    if least < 255 and (most > 0 or format not in UNUSED_ALPHA):
         rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, reading.background), rgba)
         kinds = (*kinds, "transparent")
         gray = gray and reading.has_gray_ground

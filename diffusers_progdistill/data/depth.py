@@ -1,6 +1,7 @@
 """Pictures of other depths than 8 bits, and arrays, as pictures of 8 bits; what a colour key makes transparent."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -82,14 +83,23 @@ def from_array(values: np.ndarray) -> Image.Image:
     return Image.fromarray(values if values.dtype == np.uint8 else in_range(values))
 
 
+def _alpha_within(box, loaded: Image.Image) -> Image.Image:
+    alpha = Image.new("L", loaded.size)
+    alpha.paste(loaded.convert("RGBA").getchannel("A").crop(box), box)
+    return alpha
+
+
 def transparent_where(image: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
     """
-    How to find what the colour key of an opened picture makes transparent, or `None` if it has no such key.
+    How to find what is transparent in an opened picture by its colour key, or because its first frame does not cover
+    it; `None` if Pillow's own conversion knows it all.
 
     Pillow's own conversion compares the key of a gray PNG of 2 or 4 bits, and of any PNG of 16 bits, with other
     numbers than the pixels'. How they were stored is known until they are loaded.
     """
     key, mode = image.info.get("transparency"), image.mode
+    if image.format == "GIF" and image.tile and tuple(image.tile[0][1]) != (0, 0, *image.size):
+        return partial(_alpha_within, image.tile[0][1])
     deep = mode.startswith("I;16")
     if not (mode in ("1", "L", "RGB") or deep) or not isinstance(key, (int, tuple)):
         return None

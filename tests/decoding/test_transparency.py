@@ -166,6 +166,37 @@ def test_a_first_frame_is_composed_and_later_ones_are_not_seen():
     assert read_picture(file).image.getpixel((0, 0)) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("format", ["TGA", "BMP"])
+def test_a_fourth_byte_that_is_zero_everywhere_is_not_used(format):
+    file = bytearray(encoded(half_hidden(GREEN), format))
+    if format == "BMP":
+        # What is read as an alpha channel is declared by masks.
+        file = bytearray(bmp_with_masks(np.asarray(half_hidden(GREEN))[..., :3]))
+    else:
+        file[18:] = np.dstack([np.full((8, 8, 3), 77, np.uint8), np.zeros((8, 8, 1), np.uint8)]).tobytes()
+    picture = read_picture(bytes(file))
+    assert picture.kinds == () and picture.image.getpixel((0, 0)) in (INK, (77, 77, 77))
+
+
+def bmp_with_masks(pixels) -> bytes:
+    """A BMP with an alpha mask, and zero in it."""
+    height, width, _ = pixels.shape
+    body = np.dstack([pixels[::-1, :, ::-1], np.zeros((height, width, 1), np.uint8)]).tobytes()
+    head = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(body), 2835, 2835, 0, 0)
+    head += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = head.ljust(108, b"\0")
+    return b"BM" + struct.pack("<IHHI", 14 + 108 + len(body), 0, 0, 14 + 108) + head + body
+
+
+def test_what_the_first_frame_of_a_gif_does_not_cover_is_transparent():
+    file = encoded(Image.new("P", (4, 8), 0), "GIF")
+    canvas = file[:6] + struct.pack("<HH", 8, 8) + file[10:]
+    picture = read_picture(canvas)
+    assert picture.image.size == (8, 8) and picture.kinds == ("transparent",)
+    found = np.asarray(picture.image)
+    assert (found[:, 4:] == 255).all() and (found[:, :4] == 0).all()
+
+
 def test_a_coloured_ground_colours_gray_pictures():
     gray = encoded(half_hidden(GREEN, "LA"), "PNG")
     assert look_at([gray], Reading()).channels == 1
