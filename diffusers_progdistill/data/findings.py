@@ -1,6 +1,7 @@
 """What of a data set is skipped or changed: counted and named, each kind in one line."""
 
 import logging
+from collections import Counter
 
 from PIL import UnidentifiedImageError
 
@@ -37,12 +38,14 @@ class Findings:
 
     def __init__(self, total: str, words: dict[str, str] | None = None):
         self._words = {"all": total, **(words or {})}
-        self._numbers: dict[str, set[int]] = {}
+        self._counts: Counter[str] = Counter()
         self._names: dict[str, list[str]] = {}
+        # Files that could not be read in training may be drawn again.
+        self._said: set[int] = set()
 
     def note(self, kind: str, number: int, name: str, reason: str = "", say: bool = False):
         """
-        Remember a finding of one image; the second of the same kind in the same image changes nothing.
+        Count a finding of one image. What is said at once is counted and said once an image, however often it is met.
 
         Args:
             kind (`str`): One of [`SENTENCES`].
@@ -50,32 +53,33 @@ class Findings:
             reason (`str`, *optional*): What was raised.
             say (`bool`, *optional*): Give a notice now: of each of the first, then whenever their number has doubled.
         """
-        numbers, names = self._numbers.setdefault(kind, set()), self._names.setdefault(kind, [])
-        if number in numbers:
+        if say and number in self._said:
             return
-        numbers.add(number)
-        shown, count = f"{name} ({reason})" if reason else name, len(numbers)
+        self._counts[kind] += 1
+        shown, count = f"{name} ({reason})" if reason else name, self._counts[kind]
         if count <= MOST_NAMES:
-            names.append(shown)
+            self._names.setdefault(kind, []).append(shown)
+        if say:
+            self._said.add(number)
         if say and (count <= MOST_NAMES or count & (count - 1) == 0):
             logger.warning("%s could not be read: the next image takes its place (%d so far)", shown, count)
 
     def count(self, *kinds: str) -> int:
-        """Images with a finding of any of the kinds."""
-        return len(set().union(*(self._numbers.get(kind, set()) for kind in kinds)))
+        """Findings of these kinds; an image has at most one of each."""
+        return sum(self._counts[kind] for kind in kinds)
 
     def lines(self) -> list[str]:
         """One line for each kind, in the order of [`SENTENCES`]."""
-        return [self._line(kind) for kind in SENTENCES if kind in self._numbers]
+        return [self._line(kind) for kind in SENTENCES if kind in self._counts]
 
     def say(self, *kinds: str):
         """Give the line of each kind, or of those that are named, as a notice."""
         for kind in kinds or SENTENCES:
-            if kind in self._numbers:
+            if kind in self._counts:
                 logger.warning("%s", self._line(kind))
 
     def _line(self, kind: str) -> str:
-        count, names = len(self._numbers[kind]), self._names[kind]
+        count, names = self._counts[kind], self._names[kind]
         text = SENTENCES[kind].format(n=f"{count:,}", **self._words)
         return f"{text}: {', '.join(names)}{', ...' if count > len(names) else ''}"
 

@@ -197,8 +197,5 @@ class ImageData(Dataset):
         return Batch(torch.from_numpy(np.stack(rows)), labels, failed)
 
     def all_images(self) -> torch.Tensor:
-        """Every readable image as `uint8`, shape `(num_images, channels, height, width)`."""
-        if self._images is not None:
-            return self._images
-        decoded = (self._try_decode(e, n) for n, e in enumerate(entries_of(self._entries, range(len(self)))))
-        return torch.from_numpy(np.stack([array for array in decoded if array is not None]))
+        """Every image as `uint8`, shape `(num_images, channels, height, width)`."""
+        return self._images if self._images is not None else self.__getitems__(list(range(len(self))))[0]

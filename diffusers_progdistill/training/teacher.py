@@ -49,7 +49,8 @@ def default_unet_config(resolution: int, channels: int) -> dict:
     if levels < len(widths):
         factor = 2 ** (len(widths) - 1)
         logger.warning(
-            "the network gets %d of %d levels, since images of %dx%d cannot be halved more often; --resolution %d can",
+            "the default network gets %d of its %d levels, since images of %dx%d cannot be halved more often;"
+            " --resolution %d would give it all",
             *(levels, len(widths), resolution, resolution, max(round(resolution / factor), 1) * factor),
         )
         widths = widths[:levels]

@@ -59,6 +59,7 @@ def test_ten_thousand_damaged_files(tmp_path, capfd):
 
 
 def test_damage_is_a_function_of_the_seed():
+    assert whole_files.__wrapped__(0) == whole_files(0)
     file = whole_files(0)[0][1]
     assert damaged(file, np.random.default_rng(5)) == damaged(file, np.random.default_rng(5))
     assert list(mutated(130, 7)) == list(mutated(130, 7))

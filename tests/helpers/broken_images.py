@@ -1,6 +1,7 @@
 """Image files of many formats and modes, and seeded damage to them."""
 
 import io
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageSequence
@@ -30,6 +31,7 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
     return image.convert("LA").convert(mode) if mode == "La" else image.convert(mode)
 
 
+@cache
 def whole_files(seed: int, side: int = 12) -> list[tuple[str, bytes]]:
     """Ending and bytes of one file for each format and mode that Pillow writes, some animated."""
     rng, files = np.random.default_rng(seed), []
@@ -95,7 +97,7 @@ def damaged(file: bytes, rng) -> bytes:
 
 def mutated(count: int, seed: int):
     """Name and bytes of `count` files: one in eight whole, one in eight with an odd EXIF block, the rest damaged."""
-    rng, files = np.random.default_rng(seed), whole_files(seed)
+    rng, files = np.random.default_rng(seed), whole_files(0)
     for number in range(count):
         ending, file = files[number % len(files)]
         kind = number // len(files) % 8
