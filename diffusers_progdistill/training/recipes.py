@@ -54,6 +54,7 @@ def settle(config: DistillationConfig) -> DistillationConfig:
     Raises:
         [`InputError`]: If the recipe is not known, or the folder's record cannot be read.
     """
+    config = dataclasses.replace(config)
     config.check()
     begun = read_begun(config) if config.recipe is None else None
     if begun is None:
