@@ -28,10 +28,14 @@ def main(argv: list[str]) -> int:
     config = parse(PushConfig, argv, "progdistill push", DESCRIPTION)
     from ..hub.folder import publish_folder
     from ..hub.upload import open_repository
-    from ..record import only_process_in, read_finished
+    from ..pipelines.loading import ModelSource, load_model
+    from ..record import only_process_in, read_finished, students_of
 
     folder = Path(target or "")
     content = read_finished(folder, target)
+    for stage in students_of(content):
+        # What no command could load is not given to others.
+        load_model(ModelSource(str(folder / stage["name"]), "student"))
     hub = content.get("hub") or {}
     name = config.hub_model_id or hub.get("repo_id") or folder.resolve().name
     license = config.hub_license or hub.get("license", "unknown")

@@ -170,3 +170,14 @@ def test_a_resumed_run_has_options_of_its_own(begun):
     before = asdict(config)
     distill(config)
     assert asdict(config) == before
+
+
+def test_push_refuses_a_damaged_student(finished, tmp_path, hub, capsys):
+    """As `sample` and `evaluate` do; nothing reaches the Hub."""
+    shutil.copytree(finished / "run", tmp_path / "run")
+    weights = tmp_path / "run/steps-2" / WEIGHTS
+    state = load_file(weights)
+    state.pop("conv_out.bias")
+    save_file(state, weights)
+    assert main(["push", str(tmp_path / "run"), "--hub_model_id=me/students"]) == 2
+    assert "conv_out.bias is missing" in capsys.readouterr().err and not hub.requests
