@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from diffusers_progdistill.evaluation.extractors import Extractor
+
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "quality" / "loss_parts.py"))
 
@@ -39,13 +41,8 @@ def test_ratios_are_of_the_same_seeds(tmp_path):
 
 @pytest.mark.slow
 def test_it_trains_four_losses_and_goes_on(teacher_folder, tmp_path, monkeypatch, capsys):
-    class Pixels:
-        key, label, device = "pixels", "FD (pixels)", torch.device("cpu")
-
-        def __call__(self, images):
-            return images.float().flatten(1)[:, :16] / 255
-
-    monkeypatch.setitem(SCRIPT["main"].__globals__, "load_extractor", lambda *_: Pixels())
+    pixels = Extractor("pixels", "FD (pixels)", "pixels", lambda x: x.float().flatten(1)[:, :16], torch.device("cpu"))
+    monkeypatch.setitem(SCRIPT["main"].__globals__, "load_extractor", lambda *_: pixels)
     words = [str(teacher_folder), str(tmp_path), "--updates", "1", "--num_images", "40", "--seeds", "0"]
     more = ["--", "--dataset_name", "digits", "--start_steps", "16", "--train_batch_size", "4"]
     SCRIPT["main"]([*words, "--sampling_seeds", "101", *more])
