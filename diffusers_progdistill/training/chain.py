@@ -27,11 +27,12 @@ from .recipes import about_recipe, settle
 from .report import Report
 from .run import Run, open_run
 from .saturation import describe_saturation, share_of_data
-from .setup import about_of, check_classes, check_resume, compiled, start_trackers
+from .setup import about_of, check_classes, check_resume, compiled
 from .signals import StopRequest, anybody_asked_to_stop
 from .stages import HalvingObjective, Stage
 from .start import resolve_start, tell_method
 from .student import make_student
+from .trackers import finish_trackers, start_trackers
 
 
 @isolated()
@@ -145,7 +146,8 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
             pipeline = load_student(record.folder / stage.name, accelerator.device)
             restore_scale(accelerator, record.stage(stage.name).get("loss_scale"))
         else:
-            monitor.start(stage, number, len(plan), run.global_batch)
+            updates_before = sum(s.updates for s in plan[: number - 1])
+            monitor.start(stage, number, len(plan), run.global_batch, updates_before)
             ema_decay = run.config.ema_decay if run.config.use_ema else None
             parts = adopting_parts(run) if stage.name == ADOPT_STAGE else halving_parts(run, pipeline, stage)
             pipeline = make_student(run, *parts, stage, monitor, record, stop, ema_decay)
@@ -162,6 +164,7 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
         report.finish()
         record.update(finished=True)
         run.data.findings.say(REPLACED)
+    finish_trackers(accelerator)
     accelerator.end_training()
 
 

@@ -10,6 +10,7 @@ from ..paths import settle_paths
 from ..record import RECORD_NAME
 from .loss_options import LossOptions
 from .options import option
+from .trackers import check_trackers
 
 
 Weighting = Literal["snr", "truncated_snr", "snr_plus_one", "constant"]
@@ -77,7 +78,10 @@ class TrainingConfig:
         None, "Precision of the forward and backward passes. Default: what accelerate was told, else no."
     )
 
-    report_to: str = option("tensorboard", "Tracker of accelerate: tensorboard, wandb, ..., or none.")
+    report_to: str = option(
+        "tensorboard",
+        "Trackers of accelerate, several by commas: tensorboard, wandb, ...; all that are installed; or none.",
+    )
     logging_dir: str = option("logs", "Folder of the tracker, inside the output folder.")
     logging_steps: int = option(50, "Updates between two lines of metrics.jsonl.")
     checkpointing_steps: int = option(500, "Updates between two checkpoints of the stage that is being trained.")
@@ -111,7 +115,7 @@ class TrainingConfig:
         self._require("resolution", self.resolution is None or self.resolution > 0, "a positive number")
         if (self.dataset_name is None) == (self.train_data_dir is None):
             raise InputError("give the images by exactly one of --dataset_name and --train_data_dir")
-        self._check_tracker()
+        check_trackers(self.report_to, self.hub_token)
 
     _positive = ()
     # Only teachers are trained with the one, and only students for the other.
@@ -120,20 +124,6 @@ class TrainingConfig:
     def _require(self, name: str, right: bool, what: str):
         if not right:
             raise InputError(f"--{name} must be {what}, not {getattr(self, name)}")
-
-    def _check_tracker(self):
-        if self.report_to == "none":
-            return
-        known = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
-        self._require("report_to", self.report_to in known, f"none or one of {', '.join(known)}")
-        if self.report_to != "tensorboard" and self.hub_token is not None:
-            # Several of them log the command line.
-            raise InputError(
-                f"--hub_token with --report_to {self.report_to} shows the token to the tracker: use `hf auth login` or"
-                " HF_TOKEN"
-            )
-        if find_spec(self.report_to) is None:
-            raise InputError(f"--report_to {self.report_to} is not installed: `pip install {self.report_to}`, or none")
 
     def weight_settings(self) -> dict:
         """The options that change the weights. A folder is resumed only with the same ones."""

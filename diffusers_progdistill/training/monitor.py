@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 
 from ..disk import replace_file, writing
 from .stages import Stage
+from .trackers import Rows
 
 
 class Monitor:
@@ -24,10 +25,11 @@ class Monitor:
         self.total_units, self.done_units = total_units, done_units
         self.began, self.units_here = time.perf_counter(), 0
         self.paused = 0.0
-        self.bar = None
+        self.bar, self.rows = None, Rows(accelerator)
 
-    def start(self, stage: Stage, number: int, count: int, batch_size: int):
-        """A stage begins: the `number`-th of `count`."""
+    def start(self, stage: Stage, number: int, count: int, batch_size: int, updates_before: int = 0):
+        """A stage begins: the `number`-th of `count`. Those before it have at most so many updates together."""
+        self.updates_before = updates_before
         self.stage, self.batch_size = stage, batch_size
         self.label = f"stage {number}/{count} {stage.name}"
         self.logged_at, self.logged_update = time.perf_counter(), 0
@@ -67,9 +69,7 @@ class Monitor:
             values["skipped_updates"] = skipped
         if self.folder is not None and self.accelerator.is_main_process:
             self.write({"stage": stage.name, "update": update, **values})
-            offset = self.done_units + self.units_here
-            numbers = {f"{stage.name}/{k}": v for k, v in values.items() if v is not None}
-            self.accelerator.log(numbers, step=offset)
+            self.rows.add({f"{stage.name}/{k}": v for k, v in values.items()}, self.updates_before + update)
 
     def write(self, line: dict):
         """Append a line to metrics.jsonl."""

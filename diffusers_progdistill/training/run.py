@@ -15,10 +15,11 @@ from .config import AdoptionConfig, TrainingConfig
 from .hardware import hardware_of, print_hardware
 from .monitor import Monitor
 from .pretrained import FLAG, Teacher, fit_to_data, load_teacher
-from .setup import check_batch, check_resume, make_accelerator, settings_of, start_trackers
+from .setup import check_batch, check_resume, make_accelerator, settings_of
 from .signals import StopRequest
 from .stages import Stage
 from .student import make_student
+from .trackers import finish_trackers, start_trackers
 
 
 @dataclass
@@ -88,5 +89,6 @@ def run_alone(run: Run, network, objective, scheduler, stage: Stage, ema_decay: 
             monitor.start(stage, 1, 1, run.global_batch)
             make_student(run, network, objective, scheduler, stage, monitor, record, stop, ema_decay, alone=True)
             run.data.findings.say(REPLACED)
+        finish_trackers(accelerator)
         accelerator.end_training()
     return folder

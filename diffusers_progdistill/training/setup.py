@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..record import TEACHER_KEY, Record
 from .config import DistillationConfig, TrainingConfig
 from .launcher import PRECISION, accumulation_of, is_asked, precision_of, refuse_unsupported
+from .trackers import check_accepted, tracker_names
 
 
 logger = logging.getLogger(__name__)
@@ -49,15 +50,16 @@ def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accele
     """
     refuse_unsupported()
     precision, asked = precision_of(config)
-    use_tracker = logging_dir is not None and config.report_to != "none"
+    trackers = [] if logging_dir is None else tracker_names(config.report_to)
     accelerator = start_accelerator(
         precision,
         asked,
         # Where the number alone is given, accelerate's environment would win over a typed one.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulation_of(config)),
-        log_with=config.report_to if use_tracker else None,
+        log_with=trackers or None,
         project_dir=None if logging_dir is None else str(logging_dir),
     )
+    check_accepted(accelerator, trackers)
     # Several processes would repeat each other's notices.
     if not accelerator.is_local_main_process:
         diffusers.utils.logging.set_verbosity_error()
@@ -108,13 +110,6 @@ def compiled(accelerator: Accelerator, network: torch.nn.Module) -> torch.nn.Mod
     """
     plugin = accelerator.state.dynamo_plugin
     return network if plugin.backend == DynamoBackend.NO else torch.compile(network, **plugin.to_kwargs())
-
-
-def start_trackers(accelerator: Accelerator, settings: dict):
-    """Start the tracker, if any, with the run's settings in the simple types that trackers take."""
-    simple = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in settings.items()}
-    if accelerator.log_with:
-        accelerator.init_trackers("progdistill", config=simple)
 
 
 def check_resume(config: TrainingConfig, record: Record):
