@@ -1,0 +1,151 @@
+"""Evaluation holds a bounded number of images, and says the same as if it held them all."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.image_streams import ManyImages, pixel_extractor
+from PIL import Image
+
+from diffusers_progdistill.commands.main import main
+from diffusers_progdistill.data import ImageData
+from diffusers_progdistill.data.decode import Reading
+from diffusers_progdistill.errors import DiskError
+from diffusers_progdistill.evaluation import distances, reference
+from diffusers_progdistill.evaluation import generated as generated_module
+from diffusers_progdistill.evaluation.cache import content_key
+from diffusers_progdistill.evaluation.distances import frechet_distance, kernel_distance, precision_and_recall
+from diffusers_progdistill.evaluation.features import train_classifier
+from diffusers_progdistill.evaluation.images import ALL_IMAGES, RealImages, content_keys, parts_of
+from diffusers_progdistill.evaluation.metrics import ImageMetrics
+from diffusers_progdistill.evaluation.sampling import chunk_size
+from diffusers_progdistill.evaluation.sampling import parts_of as parts_to_make
+from diffusers_progdistill.training import evaluate as evaluate_module
+
+
+@pytest.fixture(autouse=True)
+def small_samples(monkeypatch):
+    """Of the figures that look at single images, of which there are more."""
+    monkeypatch.setattr(distances, "MOST_IN_SUBSET", 60)
+    monkeypatch.setattr(reference, "MOST_COMPARED", 120)
+
+
+def everything(data):
+    return data.__getitems__(range(len(data)))[0]
+
+
+def test_the_number_of_images_in_memory_does_not_grow_with_the_data(tmp_path):
+    most = []
+    for count in (1_000, 30_000):
+        data = ManyImages(count)
+        metrics = ImageMetrics(data, pixel_extractor(), 40, str(tmp_path))
+        metrics.measure(everything(ManyImages(60)))
+        assert data.alive == 0
+        most.append(data.most_alive)
+    assert most[0] == most[1] <= 300
+
+
+def test_a_classifier_is_trained_on_a_batch_at_a_time():
+    data = ManyImages(700, size=8)
+    streamed = train_classifier(data, seed=1, epochs=1)
+    assert data.most_alive <= 2 * 64
+    # The same as on images in memory.
+    images = ImageData(list(everything(data).numpy()), data.labels, 1, 8)
+    kept = train_classifier(images, seed=1, epochs=1)
+    for name, weight in streamed.state_dict().items():
+        assert torch.equal(weight, kept.state_dict()[name])
+
+
+@pytest.mark.parametrize("count", [1, 99, 100, 101, 1234])
+def test_a_name_by_content_is_that_of_all_images_at_once(count):
+    data = ManyImages(count)
+    images = everything(data)
+    keys = content_keys(data, ("images", ALL_IMAGES), ("classifier", 0, 15, ALL_IMAGES, data.labels))
+    assert keys == [content_key("images", images), content_key("classifier", 0, 15, images, data.labels)]
+    assert torch.equal(torch.cat(list(parts_of(data, 7))), images)
+
+
+def test_figures_are_those_of_all_features_at_once(tmp_path):
+    data, fake = ManyImages(1500), everything(ManyImages(900))[137:]
+    metrics = ImageMetrics(data, pixel_extractor(), 300, str(tmp_path))
+    a, b = (images.flatten(1)[:, :5].float() for images in (everything(data), fake))
+    order = torch.randperm(1500, generator=torch.Generator().manual_seed(0))
+    precision, recall = precision_and_recall(a[order[:120]], b[:120])
+    expected = {"frechet_distance": frechet_distance(a, b), "kernel_distance": kernel_distance(a, b)}
+    expected |= {"precision": precision, "recall": recall}
+    assert metrics.measure(fake) == pytest.approx(expected, rel=1e-9)
+    splits = [torch.randperm(1500, generator=torch.Generator().manual_seed(k)).split([300, 1200]) for k in range(5)]
+    assert metrics.floor == pytest.approx(sum(frechet_distance(a[r], a[p]) for p, r in splits) / 5, rel=1e-9)
+    part, rest = (a[index] for index in splits[0])
+    order = torch.randperm(1200, generator=torch.Generator().manual_seed(0))
+    others = precision_and_recall(rest[order[:120]], part[:120])
+    floor = metrics.measure_floor()
+    assert (floor["precision"], floor["recall"]) == others
+    assert floor["kernel_distance"] == pytest.approx(kernel_distance(rest, part), rel=1e-9)
+
+
+@pytest.mark.parametrize("memory", [2**26, 64])
+@pytest.mark.parametrize("sizes", [[450], [1] * 450, [33, 250, 167], [99, 1, 101, 249]])
+def test_generated_images_in_parts_of_any_size(sizes, memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(generated_module, "MEMORY_BYTES", memory)
+    seen, images = [], everything(ManyImages(450))
+    metrics = ImageMetrics(ManyImages(500), pixel_extractor(on_call=seen.append), cache_dir=str(tmp_path))
+    del seen[:]
+    with metrics.collect() as generated:
+        for part in images.split(sizes):
+            generated.add(part)
+        assert torch.equal(generated.features[torch.arange(450)], images.flatten(1)[:, :5].float())
+        figures = metrics.measure(generated)
+    # A network's last digits depend on what it sees together.
+    assert seen == [100, 100, 100, 100, 50]
+    assert figures == metrics.measure(images)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("batch_size, least", [(1, 1), (500, 1), (1700, 1), (1700, 4), (10_000, 4)])
+def test_parts_that_are_made_before_they_are_looked_at(world, batch_size, least):
+    pipeline = SimpleNamespace(latents_shape=lambda count: (count, 1, 8, 8), device=torch.device("cpu"))
+    size = chunk_size((1, 8, 8), pipeline.device)
+    parts = parts_to_make(SimpleNamespace(num_processes=world), pipeline, 12_345, batch_size, least)
+    assert [first for first, _ in parts] == [sum(n for _, n in parts[:k]) for k in range(len(parts))]
+    assert sum(count for _, count in parts) == 12_345
+    counts = {count for _, count in parts[:-1]}
+    assert all(count % (size * least) == 0 and count >= world * size for count in counts)
+    assert all(count < max(batch_size, world * size) + least * size for count in counts)
+
+
+def some_pictures(place, broken=()):
+    """Two folders of pictures of 8x8, some of which are none."""
+    for number in range(40):
+        path = place / f"{number % 2}" / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.new("L", (8, 8), 6 * number)
+        picture.putpixel((number % 8, number // 8), 255)
+        picture.save(path)
+        if number in broken:
+            path.write_bytes(path.read_bytes()[:40])
+
+
+def test_images_that_are_read_anew_give_the_figures_of_those_in_memory(teacher_folder, tmp_path, monkeypatch, caplog):
+    some_pictures(tmp_path / "images", broken=(3, 20, 39))
+    rows = []
+    for name, limit in (("kept", 2**28), ("anew", 0)):
+        monkeypatch.setattr(evaluate_module, "IMAGES_IN_MEMORY", limit)
+        caplog.clear()
+        words = ["--train_data_dir", tmp_path / "images", "--class_column", "label", "--num_images", 10, "--steps", 1]
+        words += ["--output_dir", tmp_path / name, "--cache_dir", tmp_path / f"cache-{name}"]
+        assert main(["evaluate", *map(str, [teacher_folder, *words])]) == 0
+        assert "3 of 40 images could not be read and were skipped: 0/20.png" in caplog.text
+        rows.append(json.loads((tmp_path / name / "evaluation.json").read_text()))
+    assert rows[0]["results"] == rows[1]["results"] and rows[0]["floors"] == rows[1]["floors"]
+
+
+def test_an_image_that_goes_away_in_between(tmp_path):
+    some_pictures(tmp_path, broken=(4,))
+    paths = sorted(map(str, tmp_path.glob("*/*.png")))
+    data = RealImages(ImageData(paths, [0] * 40, 1, 8, reading=Reading(memory_limit=0)))
+    assert len(data) == len(data.labels) == 39 and everything(data).shape == (39, 1, 8, 8)
+    (tmp_path / "1" / "05.png").unlink()
+    with pytest.raises(DiskError, match="1/05.png could be read before and now cannot"):
+        everything(data)
