@@ -10,7 +10,7 @@ from ..paths import settle_paths
 from ..record import RECORD_NAME
 from .loss_options import LossOptions
 from .options import option
-from .trackers import check_trackers
+from .trackers import tracker_names
 
 
 Weighting = Literal["snr", "truncated_snr", "snr_plus_one", "constant"]
@@ -115,7 +115,7 @@ class TrainingConfig:
         self._require("resolution", self.resolution is None or self.resolution > 0, "a positive number")
         if (self.dataset_name is None) == (self.train_data_dir is None):
             raise InputError("give the images by exactly one of --dataset_name and --train_data_dir")
-        check_trackers(self.report_to, self.hub_token)
+        tracker_names(self.report_to, self.hub_token)
 
     _positive = ()
     # Only teachers are trained with the one, and only students for the other.

@@ -31,12 +31,12 @@ OTHER_NAMES = {"comet": "comet_ml", "dvc": "dvclive", "tensorboardx": "tensorboa
 MOST_FAILURES = 5
 
 
-def tracker_names(report_to: str | Iterable[str]) -> list[str]:
+def tracker_names(report_to: str | Iterable[str], token: str | None = None) -> list[str]:
     """
     The trackers that `--report_to` names, each once: one or several by commas, `all` that are installed, or `none`.
 
     Raises:
-        [`InputError`]: If a name is unknown, or its package is not installed.
+        [`InputError`]: If a name is unknown, its package is not installed, or it would be shown the token.
     """
     words = report_to.split(",") if isinstance(report_to, str) else [str(word) for word in report_to]
     own = _registered()
@@ -52,24 +52,16 @@ def tracker_names(report_to: str | Iterable[str]) -> list[str]:
     if "all" in names:
         names = [name for name in names if name != "all"] + [name for name in PACKAGES if _is_installed(name)]
     names = list(dict.fromkeys(names))
-    for name in names:
-        if name not in own and not _is_installed(name):
-            raise InputError(f"--report_to {name} is not installed: `pip install {PACKAGES[name][0]}`, or none")
-    return names
-
-
-def check_trackers(report_to, token: str | None):
-    """
-    Raises:
-        [`InputError`]: For trackers that are not there, or one that would be shown a token.
-    """
-    names = tracker_names(report_to)
     if token is not None and (others := [name for name in names if name != "tensorboard"]):
         # Several of them log the command line.
         raise InputError(
             f"--hub_token with --report_to {','.join(others)} shows the token to the tracker: use `hf auth login` or"
             " HF_TOKEN"
         )
+    for name in names:
+        if name not in own and not _is_installed(name):
+            raise InputError(f"--report_to {name} is not installed: `pip install {PACKAGES[name][0]}`, or none")
+    return names
 
 
 def _usual(word: str) -> str:
