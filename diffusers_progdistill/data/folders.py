@@ -90,7 +90,9 @@ class _Walk:
         while self.links:
             self.links.sort(reverse=True)
             name = self.links.pop()
-            if (self.root / name).resolve() in self.seen:
+            target = (self.root / name).resolve()
+            # A folder above would bring in everything beside this one.
+            if target in self.seen or self.root.resolve().is_relative_to(target):
                 self.found.repeated_links.append(name)
             else:
                 self._enter(name)
@@ -101,7 +103,10 @@ class _Walk:
         waiting = [name]
         while waiting:
             folder = waiting.pop()
-            self.seen.add((self.root / folder).resolve())
+            real = (self.root / folder).resolve()
+            if real in self.seen:
+                continue
+            self.seen.add(real)
             try:
                 entries = sorted(os.scandir(self.root / folder), key=lambda entry: entry.name)
             except OSError as error:

@@ -30,6 +30,8 @@ def load_data(
     """
     background = color_of(config.background_color)
     if config.dataset_name == "digits":
+        if config.train_split not in (None, "train"):
+            raise InputError(f"--train_split {config.train_split}: the digits have no splits; leave it out")
         data = load_digits(config.resolution or resolution or 8, config.center_crop)
     else:
         data = _load_found(config, resolution, background, memory_limit)

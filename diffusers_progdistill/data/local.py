@@ -9,7 +9,7 @@ from .found import Found, labelled_rows
 from .labels import labels_of_folders, make_labels
 from .metadata import Metadata, read_metadata
 from .notices import counted, named, notice
-from .splits import choose_split, looks_split, split_depth, split_of_folder
+from .splits import choose_split, folders_called_splits, split_depth, split_of_folder
 from .tables import find_in_tables
 
 
@@ -96,17 +96,20 @@ def find_images(listing: Listing, config, flag: str) -> Found:
 def _of_split(names: list[str], wanted: str | None, flag: str) -> tuple[list[str], int | None]:
     """The images of the split, and the level of the folders that are splits."""
     level = split_depth(names)
-    if level is None and (folders := looks_split(names)):
-        if wanted is None:
-            text = f"{flag}: the folders {named(folders, 5)} are no splits, since images lie beside them too"
-            notice(f"{text}: all are used (--train_split train uses one)")
-        else:
+    if level is None and (folders := folders_called_splits(names)):
+        if wanted is not None:
             # Who asks for a split means these folders, and may mean one of another name beside them.
             level = 0
+        elif any(split_of_folder(folder) != "train" for folder in folders):
+            text = (
+                f"{flag}: {named(folders, 5)} not taken for splits, since not all images lie in such folders or none"
+            )
+            notice(f"{text} of them is train: all images are used (--train_split {folders[-1]} uses one)")
     splits = [None] * len(names)
     if level is not None:
         folders = [name.split("/")[:-1] for name in names]
-        splits = [(split_of_folder(parts[level]) or parts[level]) if len(parts) > level else None for parts in folders]
+        there = [parts[level] if len(parts) > level else None for parts in folders]
+        splits = [folder and (split_of_folder(folder) or folder) for folder in there]
     used, left = choose_split(splits, wanted, flag, "image")
     if left:
         notice(left)

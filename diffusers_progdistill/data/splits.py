@@ -37,6 +37,14 @@ def split_of_table(name: str) -> str | None:
     return shard[1] if shard else None
 
 
+def splits_of_tables(names: list[str]) -> list[str | None]:
+    """The split of each table; those of no split are the training set of a test or validation set beside them."""
+    splits = [split_of_table(name) for name in names]
+    there = set(splits) - {None}
+    rest = "train" if there and there <= {"test", "validation"} else None
+    return [split or rest for split in splits]
+
+
 def split_depth(names: list[str]) -> int | None:
     """
     The level of folders that are splits: every image lies below a folder of that level that is called as a split, one
@@ -97,9 +105,7 @@ def canonical(wanted: str | None, there: list[str]) -> str:
     return wanted if wanted in there else _SPLIT_OF.get(wanted.lower(), wanted)
 
 
-def looks_split(names: list[str]) -> list[str]:
-    """Folders of the first level that are called as splits, the training set among them, whatever lies beside."""
+def folders_called_splits(names: list[str]) -> list[str]:
+    """Folders of the first level that are called as splits, whatever lies beside them."""
     folders = {name.split("/")[0] for name in names if "/" in name}
-    named_so = sorted(folder for folder in folders if split_of_folder(folder))
-    splits = {split_of_folder(folder) for folder in named_so}
-    return named_so if "train" in splits and len(splits) > 1 else []
+    return sorted(folder for folder in folders if split_of_folder(folder))

@@ -11,7 +11,7 @@ from . import formats
 from .found import Found, labelled_rows
 from .labels import make_labels
 from .notices import counted, named, notice
-from .splits import choose_split, split_of_table
+from .splits import choose_split, splits_of_tables
 
 
 def find_in_tables(root: Path, names: list[str], config, flag: str) -> Found:
@@ -28,7 +28,7 @@ def find_in_tables(root: Path, names: list[str], config, flag: str) -> Found:
     """
     schemas = {name: read_schema(root / name, flag) for name in names}
     names = _with_images(schemas, config.image_column, flag)
-    used, left = choose_split([split_of_table(name) for name in names], config.train_split, flag, "table")
+    used, left = choose_split(splits_of_tables(names), config.train_split, flag, "table")
     if left:
         notice(left)
     names = [name for name, is_used in zip(names, used) if is_used and has_rows(root / name)]

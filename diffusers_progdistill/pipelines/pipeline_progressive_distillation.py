@@ -91,9 +91,9 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
     @property
     def known_labels(self) -> list[int] | None:
         """The labels that the model was trained with, all `num_classes` or some of them; `None` without classes."""
-        if not self.is_conditional or self.num_classes is None:
+        if not self.is_conditional or (self.num_classes is None and "known_labels" not in self._metadata):
             return None
-        return list(self._metadata.get("known_labels", range(self.num_classes)))
+        return list(self._metadata.get("known_labels") or range(self.num_classes))
 
     @property
     def null_label(self) -> int | None:

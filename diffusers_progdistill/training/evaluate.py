@@ -167,13 +167,19 @@ def run_subjects(folder: str, record: dict, samplers, steps, config) -> tuple[Su
     """The teacher of a run, with the guidance that its students have folded in, and what was made of it."""
     made, pipeline = [], teacher_of_run(folder, record["settings"], config)
     # It draws the classes that its students know.
-    pipeline = with_labels(pipeline, record["about"]["model"].get("known_labels"))
+    pipeline = with_labels(pipeline, known_labels_of(record))
     teacher = subject_of("teacher", pipeline, samplers, steps, record["about"].get("guidance_scale", 1.0))
     for stage in with_students(Path(folder), record)["stages"]:
         pipeline = load_frozen(str(Path(folder, stage["name"])), config)
         name = "adopted" if stage["name"] == ADOPT_STAGE else stage["name"]
         made.append(subject_of(name, pipeline, samplers, steps))
     return teacher, made
+
+
+def known_labels_of(record: dict) -> list[int] | None:
+    """The labels that the students of a run were trained with."""
+    model = record["about"]["model"]
+    return model.get("known_labels") or (list(range(model["num_classes"])) if model.get("num_classes") else None)
 
 
 def teacher_of_run(folder: str, settings: dict, config) -> ProgressiveDistillationPipeline:

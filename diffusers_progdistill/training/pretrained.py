@@ -137,7 +137,9 @@ def fit_to_data(config: AdoptionConfig, pipeline: ProgressiveDistillationPipelin
             )
         metadata["guidance_scale"] = config.guidance_scale
     reasons = reasons_to_adopt(config, pipeline.scheduler)
-    return Teacher(with_labels(pipeline, metadata.get("known_labels")), reasons, metadata, config.guidance_scale)
+    return Teacher(
+        with_labels(pipeline, data.known_labels if metadata else None), reasons, metadata, config.guidance_scale
+    )
 
 
 def with_labels(pipeline: ProgressiveDistillationPipeline, labels: list[int] | None):

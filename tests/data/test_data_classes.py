@@ -69,8 +69,8 @@ def test_the_data_take_the_labels_and_names_of_the_teacher(tmp_path, caplog):
     assert "matched with the teacher's by name: bee is label 1, dog is label 3, eel is label 4; 3 of its 5" in line
 
 
-def teacher_of(folder, embeddings=5, names=None, **metadata):
-    unet = tiny_unet(channels=3, widths=(8,), num_class_embeds=embeddings)
+def teacher_of(folder, embeddings=5, names=None, class_embed_type=None, **metadata):
+    unet = tiny_unet(channels=3, widths=(8,), num_class_embeds=embeddings, class_embed_type=class_embed_type)
     metadata |= {"class_names": names, "num_classes": len(names)} if names else {}
     scheduler = ProgressiveDistillationScheduler()
     save_pipeline(unet, with_metadata(scheduler, **metadata) if metadata else scheduler, folder)
@@ -115,6 +115,14 @@ def test_figures_are_of_the_classes_that_were_trained(tmp_path, monkeypatch):
     options += ["--num_images=4", "--steps=1", "--reference_steps=2"]
     assert main(["evaluate", str(tmp_path / "run"), *options]) == 0
     assert drawn and {label for labels in drawn for label in labels} == {1, 2, 3}
+
+
+def test_a_teacher_that_takes_any_number_for_a_label(tmp_path):
+    data = make_folder(tmp_path / "images", ["3/1.png", "10/2.png"])
+    teacher = teacher_of(tmp_path / "teacher", embeddings=None, class_embed_type="timestep")
+    assert distilled(teacher, data, tmp_path / "run") == 0
+    pipe = ProgressiveDistillationPipeline.from_pretrained(tmp_path / "run" / "steps-1")
+    assert pipe.known_labels == [3, 10]
 
 
 def test_students_of_some_named_classes(tmp_path):

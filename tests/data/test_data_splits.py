@@ -50,9 +50,23 @@ def test_classes_called_as_splits_are_said_to_be_classes(tmp_path, caplog):
     folder = make_folder(tmp_path / "images", names)
     assert names_found(folder) == names
     (line,) = caplog.messages
-    assert "the folders test, train are no splits" in line and "--train_split" in line
+    assert "test, train not taken for splits" in line and "--train_split train uses one" in line
     assert labels_by_name(folder) == {"bus/1.png": 0, "test/2.png": 1, "train/3.png": 2}
     assert names_found(folder, train_split="train") == ["train/3.png"]
+
+
+@pytest.mark.parametrize("names", [["1.png", "test/2.png"], ["test/1.png", "val/2.png"], ["a/1.png", "dev/2.png"]])
+def test_a_test_set_that_is_used_is_said_to_be(names, tmp_path, caplog):
+    folder = make_folder(tmp_path / "images", names)
+    assert names_found(folder) == names
+    assert "not taken for splits" in caplog.text and "all images are used" in caplog.text
+    (split,) = {name.split("/")[0] for name in names if "/" in name} & {"test", "dev"}
+    assert names_found(folder, train_split=split) == [name for name in names if name.startswith(split)]
+
+
+def test_a_class_called_train_needs_no_notice(tmp_path, caplog):
+    names = ["airplane/1.png", "bus/2.png", "train/3.png"]
+    assert names_found(make_folder(tmp_path / "images", names)) == names and caplog.messages == []
 
 
 def test_a_split_of_any_name_beside_the_others_can_be_asked_for(tmp_path):
@@ -79,6 +93,7 @@ TABLES = {
     "names": ("train.parquet", "test.parquet"),
     "prefixes": ("cifar10-train.parquet", "cifar10-test.parquet"),
     "folders": ("default/train/0000.parquet", "default/test/0000.parquet"),
+    "a test set alone has a name": ("pets.parquet", "pets_test.parquet"),
     "another split": ("train-00000-of-00001.parquet", "unlabeled-00000-of-00001.parquet"),
 }
 

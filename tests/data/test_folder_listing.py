@@ -183,6 +183,17 @@ def test_links_within_the_folder_do_not_go_round_in_circles(follow, tmp_path, ca
     assert "2 links to nothing" in caplog.text and "2 links to folders that are listed anyway" in caplog.text
 
 
+@pytest.mark.parametrize("target", ["..", "/", "../..", "."])
+def test_a_link_to_a_folder_above_brings_nothing_in(target, tmp_path, caplog):
+    make_folder(tmp_path / "beside", ["x.png"])
+    folder = make_folder(tmp_path / "images", ["a/1.png"])
+    (folder / "a" / "up").symlink_to(target)
+    (folder / "b").symlink_to(tmp_path / "beside")
+    (tmp_path / "beside" / "back").symlink_to(folder)
+    assert names_found(folder, follow_links=True) == ["a/1.png", "b/x.png"]
+    assert "2 links to folders that are listed anyway" in caplog.text
+
+
 def test_a_folder_that_is_itself_a_link_and_a_snapshot_of_the_hub(tmp_path):
     folder = make_folder(tmp_path / "images", ["a.png"])
     (tmp_path / "link").symlink_to(folder)
