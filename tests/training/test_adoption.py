@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler
-from helpers.networks import tiny_unet
+from helpers.networks import attention_unet, stock_teacher, tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.data import load_digits
@@ -14,6 +14,7 @@ from diffusers_progdistill.diffusion.adoption import ForeignTeacher
 from diffusers_progdistill.diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
 from diffusers_progdistill.diffusion.parameterization import to_sample
 from diffusers_progdistill.errors import InputError
+from diffusers_progdistill.training import report
 from diffusers_progdistill.training.adopt import adopt, adopting_parts
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import AdoptionConfig, DistillationConfig, TeacherConfig
@@ -30,11 +31,6 @@ OPTIONS = {
 }
 
 
-def stock_teacher(folder, unet=None, pipeline=DDPMPipeline, **scheduler):
-    pipeline(unet or tiny_unet(), DDPMScheduler(**scheduler)).save_pretrained(folder)
-    return str(folder)
-
-
 def adoption(teacher, folder, **options):
     return AdoptionConfig(
         pretrained_teacher_model=teacher, output_dir=str(folder), **{**OPTIONS, "adopt_updates": 10, **options}
@@ -46,6 +42,12 @@ def chain(teacher, folder, **options):
     return DistillationConfig(
         pretrained_teacher_model=teacher, output_dir=str(folder), **{**OPTIONS, **small, **options}
     )
+
+
+def small_network(folder):
+    """The option that makes a network of a few thousand parameters."""
+    (folder / "unet.json").write_text(json.dumps(dict(tiny_unet().config)))
+    return {"model_config_name_or_path": str(folder / "unet.json")}
 
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
@@ -100,9 +102,10 @@ def trained_stock_teacher(folder, updates=150, **options):
     return str(folder)
 
 
-def errors_before_and_after(kind, beta_schedule, num_train_timesteps, folder, updates=300):
+def errors_before_and_after(kind, beta_schedule, num_train_timesteps, folder, teacher_updates=150, updates=300):
     teacher = trained_stock_teacher(
         folder / "stock",
+        teacher_updates,
         num_train_timesteps=num_train_timesteps,
         beta_schedule=beta_schedule,
         prediction_type=kind,
@@ -119,13 +122,15 @@ def errors_before_and_after(kind, beta_schedule, num_train_timesteps, folder, up
     return before, x_errors(adopted.unet.eval(), "v_prediction", run.teacher.as_foreign())
 
 
+# As little training as shows it; the rest of the grid is trained longer.
+LITTLE = {"teacher_updates": 60, "updates": 80}
 GRID = list(itertools.product(("epsilon", "sample", "v_prediction"), SCHEDULES, (1000, 400)))
 FEW = [GRID[0], GRID[9], GRID[14]]
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=[] if c in FEW else pytest.mark.slow) for c in GRID])
 def test_every_teacher_is_adopted_closer_at_every_noise_level(case, tmp_path):
-    before, after = errors_before_and_after(*case, tmp_path)
+    before, after = errors_before_and_after(*case, tmp_path, **(LITTLE if case in FEW else {}))
     assert all(a < b for a, b in zip(after, before)), (before, after)
 
 
@@ -133,26 +138,10 @@ def test_every_teacher_is_adopted_closer_at_every_noise_level(case, tmp_path):
 def test_odd_networks_are_adopted(options, tmp_path):
     unet = tiny_unet(**options) if "add_attention" not in options else attention_unet()
     teacher = stock_teacher(tmp_path / "stock", unet)
-    adopt(adoption(teacher, tmp_path / "adopted"))
+    adopt(adoption(teacher, tmp_path / "adopted", adopt_updates=3))
     adopted = ProgressiveDistillationPipeline.from_pretrained(tmp_path / "adopted")
     assert adopted.unet.config.center_input_sample == unet.config.center_input_sample
     assert torch.isfinite(adopted(num_inference_steps=2, output_type="pt").images).all()
-
-
-def attention_unet():
-    from diffusers import UNet2DModel
-
-    return UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        attention_head_dim=4,
-    )
 
 
 def test_learned_variance_is_dropped_with_a_notice(tmp_path, caplog):
@@ -169,7 +158,7 @@ def test_learned_variance_is_dropped_with_a_notice(tmp_path, caplog):
 @pytest.mark.parametrize("teacher_kind", ["v_prediction", "sample_epsilon"])
 def test_a_canonical_teacher_is_adopted_to_another_type_only(kind, teacher_kind, tmp_path):
     teacher = tmp_path / "teacher"
-    options = {**OPTIONS, "max_train_steps": 3, "lr_warmup_steps": 0}
+    options = {**OPTIONS, **small_network(tmp_path), "max_train_steps": 3, "lr_warmup_steps": 0}
     train_teacher(TeacherConfig(output_dir=str(teacher), prediction_type=teacher_kind, **options))
     distill(chain(str(teacher), tmp_path / "run", prediction_type=kind))
     assert (tmp_path / "run" / "teacher").exists() == (kind != teacher_kind)
@@ -181,7 +170,8 @@ def test_a_canonical_teacher_is_adopted_to_another_type_only(kind, teacher_kind,
 # Chains.
 
 
-def test_a_chain_adopts_by_itself_and_counts_it(tmp_path, capsys):
+def test_a_chain_adopts_by_itself_and_counts_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "REFERENCE_STEPS", 32)
     teacher = stock_teacher(tmp_path / "stock")
     config = chain(teacher, tmp_path / "run", eval_images=20)
     config.dry_run = True
@@ -194,7 +184,7 @@ def test_a_chain_adopts_by_itself_and_counts_it(tmp_path, capsys):
     record = json.loads((tmp_path / "run" / "chain.json").read_text())
     assert [s["name"] for s in record["stages"]] == ["teacher", "steps-2", "steps-1"]
     assert record["stages"][0]["forward_units"] == 3 * 4
-    assert "256" in record["evaluation"]["adopted"]
+    assert "32" in record["evaluation"]["adopted"]
     card = (tmp_path / "run" / "README.md").read_text()
     assert "was adopted first" in card and "3 updates" in card
     adopted = ProgressiveDistillationPipeline.from_pretrained(tmp_path / "run" / "teacher")
@@ -219,6 +209,7 @@ def test_classes_and_guidance_from_teacher_to_students(tmp_path):
             max_train_steps=4,
             lr_warmup_steps=0,
             **OPTIONS,
+            **small_network(tmp_path),
         )
     )
     pipe = ProgressiveDistillationPipeline.from_pretrained(teacher)

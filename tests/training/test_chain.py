@@ -2,40 +2,29 @@
 
 import itertools
 import json
+import shutil
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, UNet2DModel
+from diffusers import DiffusionPipeline
+from helpers.chains import chain, same, weights
 from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
+from diffusers_progdistill.data import load_data
 from diffusers_progdistill.errors import InputError
-from diffusers_progdistill.training.chain import Report, distill
+from diffusers_progdistill.training import report
+from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
+from diffusers_progdistill.training.loop import train_stage
+from diffusers_progdistill.training.monitor import Monitor
+from diffusers_progdistill.training.setup import make_accelerator
+from diffusers_progdistill.training.stages import HalvingObjective, Stage
 from diffusers_progdistill.training.teacher import train_teacher
 
 
-def chain(teacher, folder, **options):
-    options = {"start_steps": 8, "end_steps": 1, "updates_per_stage": 3, "train_batch_size": 16, **options}
-    return DistillationConfig(
-        pretrained_teacher_model=str(teacher),
-        output_dir=str(folder),
-        dataset_name="digits",
-        report_to="none",
-        learning_rate=1e-3,
-        **{"logging_steps": 2, **options},
-    )
-
-
-def weights(folder):
-    return ProgressiveDistillationPipeline.from_pretrained(folder).unet.state_dict()
-
-
-def same(a, b):
-    return all(torch.equal(a[k], b[k]) for k in a)
-
-
-def test_teacher_and_chain_leave_what_they_promise(tmp_path, capsys):
+def test_teacher_and_chain_leave_what_they_promise(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "REFERENCE_STEPS", 32)
     teacher = TeacherConfig(
         output_dir=str(tmp_path / "run" / "teacher"), dataset_name="digits", report_to="none", max_train_steps=4,
         train_batch_size=16, lr_warmup_steps=2,
@@ -49,7 +38,7 @@ def test_teacher_and_chain_leave_what_they_promise(tmp_path, capsys):
     assert [s["updates"] for s in record["stages"]] == [3, 6, 6]
     assert [s["forward_units"] for s in record["stages"]] == [15, 30, 30]
     assert set(record["evaluation"]["students"]) == {"4", "2", "1"}
-    assert set(record["evaluation"]["teacher"]) == {"256", "4", "2", "1"}
+    assert set(record["evaluation"]["teacher"]) == {"32", "4", "2", "1"}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(x["stage"], x["update"]) for x in lines][:2] == [("steps-4", 2), ("steps-4", 3)]
     assert (folder / "samples.png").exists() and (folder / "curve.png").exists()
@@ -65,7 +54,7 @@ def test_teacher_and_chain_leave_what_they_promise(tmp_path, capsys):
 
 def test_an_unfinished_chain_goes_on_where_it_was(teacher_folder, tmp_path):
     distill(chain(teacher_folder, tmp_path / "whole"))
-    distill(chain(teacher_folder, tmp_path / "cut"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     record = json.loads((tmp_path / "cut" / "chain.json").read_text())
     record["stages"], record["finished"] = record["stages"][:1], False
     (tmp_path / "cut" / "chain.json").write_text(json.dumps(record))
@@ -76,7 +65,7 @@ def test_an_unfinished_chain_goes_on_where_it_was(teacher_folder, tmp_path):
 
 
 def test_accumulated_halves_follow_the_same_trajectory(teacher_folder, tmp_path):
-    options = {"end_steps": 4, "updates_per_stage": 50}
+    options = {"end_steps": 4, "updates_per_stage": 12}
     distill(chain(teacher_folder, tmp_path / "one", **options))
     distill(
         chain(teacher_folder, tmp_path / "two", **options, **{"train_batch_size": 8}, gradient_accumulation_steps=2)
@@ -150,23 +139,20 @@ def test_the_loss_is_an_option_and_in_the_record(tmp_path):
 
 
 @pytest.mark.parametrize("num_steps", [1, 2])
-def test_a_stage_trains_on_its_own_grid(num_steps, teacher_folder, tmp_path, monkeypatch):
+def test_a_stage_trains_on_its_own_grid(num_steps):
     """An N-step student is asked at t = i/N and nowhere else; its teacher there and at the middles."""
-    asked = {True: set(), False: set()}
-    forward = UNet2DModel.forward
-
-    def spy(self, sample, timestep, *args, **options):
-        if self.training or not torch.is_grad_enabled():
-            asked[self.training].update(timestep.flatten().tolist())
-        return forward(self, sample, timestep, *args, **options)
-
-    monkeypatch.setattr(UNet2DModel, "forward", spy)
-    monkeypatch.setattr(Report, "__init__", lambda self, *args: setattr(self, "record", args[1]))
-    monkeypatch.setattr(Report, "add_student", lambda *args: 0.0)
-    monkeypatch.setattr(Report, "finish", lambda self: None)
-    distill(chain(teacher_folder, tmp_path, start_steps=2 * num_steps, end_steps=num_steps))
-    assert asked[True] == {1024 * i / num_steps - 1 for i in range(1, num_steps + 1)}
-    assert asked[False] == {1024 * i / (2 * num_steps) - 1 for i in range(1, 2 * num_steps + 1)}
+    config = DistillationConfig(dataset_name="digits", train_batch_size=16)
+    accelerator, student, teacher = make_accelerator(config, None), tiny_unet(), tiny_unet().requires_grad_(False)
+    asked = {student: set(), teacher: set()}
+    for network, timesteps in asked.items():
+        hook = lambda _, args, seen=timesteps: seen.update(args[1].flatten().tolist())  # noqa: E731
+        network.register_forward_pre_hook(hook)
+    objective = HalvingObjective(teacher, "v_prediction", num_steps, "v_prediction", "snr", 1024)
+    stage, monitor = Stage(f"steps-{num_steps}", num_steps, 3, 5), Monitor(accelerator, None, 1)
+    monitor.start(stage, 1, 1, 16)
+    train_stage(accelerator, student, objective, load_data(config), stage, config, monitor)
+    assert asked[student] == {1024 * i / num_steps - 1 for i in range(1, num_steps + 1)}
+    assert asked[teacher] == {1024 * i / (2 * num_steps) - 1 for i in range(1, 2 * num_steps + 1)}
 
 
 def test_other_settings_and_other_files_are_refused(teacher_folder, tmp_path):
