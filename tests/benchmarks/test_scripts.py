@@ -1,21 +1,18 @@
 """The benchmark scripts run and measure what they say; how long it takes is nobody's business here."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from helpers.processes import run
 
 
 ROOT = Path(__file__).parents[2]
 
 
 def script(name, *words):
-    environment = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": "/tmp"}
-    made = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / name), *words], env=environment, text=True, capture_output=True
-    )
-    assert made.returncode == 0, made.stderr
-    return made.stdout + made.stderr
+    status, output = run([str(ROOT / "benchmarks" / name), *words], HOME="/tmp")
+    assert status == 0, output
+    return output
 
 
 def test_speed_of_the_smallest_network(tmp_path):

@@ -1,5 +1,7 @@
 """Networks of a few thousand parameters, and teachers made of them."""
 
+import json
+
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
@@ -41,3 +43,10 @@ def stock_teacher(folder, unet=None, pipeline=DDPMPipeline, **scheduler):
     """A teacher of stock diffusers with random weights, in a folder."""
     pipeline(unet or tiny_unet(), DDPMScheduler(**scheduler)).save_pretrained(folder)
     return str(folder)
+
+
+def small_network(folder):
+    """The file that makes `train-teacher` train a network of a few thousand parameters."""
+    path = folder / "unet.json"
+    path.write_text(json.dumps(dict(tiny_unet().config)))
+    return str(path)

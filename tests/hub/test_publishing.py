@@ -3,14 +3,13 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from helpers.processes import command, run, start, wait_for
 
 from diffusers_progdistill import ProgressiveDistillationPipeline
 from diffusers_progdistill.commands.main import main
@@ -28,7 +27,7 @@ MODEL_FILES = {
 NO_PAUSES = (0.05,) * 9
 
 
-def arguments(teacher, folder, start=64, end=1, *more):
+def arguments(teacher, folder, start=8, end=1, *more):
     options = {"pretrained_teacher_model": teacher, "output_dir": folder, "start_steps": start, "end_steps": end}
     options |= {"dataset_name": "digits", "updates_per_stage": 1, "train_batch_size": 16, "report_to": "none"}
     return ["distill", *(f"--{k}={v}" for k, v in options.items()), *more]
@@ -36,7 +35,7 @@ def arguments(teacher, folder, start=64, end=1, *more):
 
 @pytest.fixture(scope="module")
 def finished(teacher_folder, tmp_path_factory):
-    """A chain of 64 to 1 steps that was trained without pushing."""
+    """A chain of 8 to 1 steps that was trained without pushing."""
     folder = tmp_path_factory.mktemp("chain") / "my-digits"
     assert main(arguments(teacher_folder, folder)) == 0
     return folder
@@ -55,7 +54,7 @@ def images_of(pipeline, steps):
     return torch.as_tensor(images)
 
 
-def assert_complete(hub, folder, repo_id, cache, steps=(32, 16, 8, 4, 2, 1)):
+def assert_complete(hub, folder, repo_id, cache, steps=(4, 2, 1)):
     """One commit and one tag a student, in the order of the chain, and each tag's images are the local student's."""
     repo = hub.repo(repo_id)
     students = [c for c in repo.commits[1:] if c.title.startswith("Student")]
@@ -71,14 +70,14 @@ def assert_complete(hub, folder, repo_id, cache, steps=(32, 16, 8, 4, 2, 1)):
 
 def test_a_chain_pushed_while_it_trains(hub, teacher_folder, tmp_path, capsys):
     more = ["--push_to_hub", "--hub_model_id=me/my-model", "--hub_private_repo", "--hub_license=mit"]
-    assert main(arguments(teacher_folder, tmp_path / "run", 64, 1, *more)) == 0
+    assert main(arguments(teacher_folder, tmp_path / "run", 8, 1, *more)) == 0
     assert_complete(hub, tmp_path / "run", "me/my-model", tmp_path / "cache")
-    assert len(hub.repo("me/my-model").commits) == 1 + 6
+    assert len(hub.repo("me/my-model").commits) == 1 + 3
     assert hub.repo("me/my-model").private
     assert "license: mit" in hub.repo("me/my-model").head.files["README.md"].content.decode()
     # A finished chain has nothing left to do, and says so.
-    assert main(arguments(teacher_folder, tmp_path / "run", 64, 1, *more)) == 0
-    assert len(hub.repo("me/my-model").commits) == 1 + 6
+    assert main(arguments(teacher_folder, tmp_path / "run", 8, 1, *more)) == 0
+    assert len(hub.repo("me/my-model").commits) == 1 + 3
     assert "finished already" in capsys.readouterr().out
 
 
@@ -119,7 +118,7 @@ def test_a_new_run_moves_the_tags(hub, chain, teacher_folder, tmp_path):
     assert main(["push", str(chain), "--hub_model_id", "me/digits"]) == 0
     first = dict(hub.repo("me/digits").tags)
     more = ["--push_to_hub", "--hub_model_id=me/digits", "--seed=1"]
-    assert main(arguments(teacher_folder, tmp_path / "again", 64, 1, *more)) == 0
+    assert main(arguments(teacher_folder, tmp_path / "again", 8, 1, *more)) == 0
     assert all(hub.repo("me/digits").tags[t] != oid for t, oid in first.items())
 
 
@@ -146,7 +145,7 @@ def test_rights_are_checked_before_training(hub, teacher_folder, tmp_path, monke
     hub.add_repo("somebody-else/theirs")
     hub.add_repo("me/public")
     more = ["--push_to_hub", f"--hub_model_id={model_id}", "--hub_private_repo"]
-    assert main(arguments(teacher_folder, tmp_path / "run", 64, 1, *more)) == 2
+    assert main(arguments(teacher_folder, tmp_path / "run", 8, 1, *more)) == 2
     assert not (tmp_path / "run").exists()
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
@@ -156,7 +155,7 @@ def test_what_is_missing_is_named_and_finished_later(hub, chain, tmp_path, capsy
     hub.fail("POST", "/commit/", 403)
     assert main(["push", str(chain), "--hub_model_id", "me/digits"]) == 3
     said = capsys.readouterr().err
-    assert all(f"steps-{n}" in said for n in (32, 16, 8, 4, 2, 1)) and "progdistill push" in said
+    assert all(f"steps-{n}" in said for n in (4, 2, 1)) and "progdistill push" in said
     assert len([r for r in hub.requests if "/commit/" in r[1]]) == 1, "403 is not tried again"
     assert main(["push", str(chain), "--hub_model_id", "me/digits"]) == 0
     assert_complete(hub, chain, "me/digits", tmp_path / "cache")
@@ -196,8 +195,8 @@ def try_every_request(hub, chain, fault, pauses=NO_PAUSES):
         one_student(hub, chain, f"me/number-{k}", pauses)
         assert hub.faults[0].fired, "the fault did not happen"
         repo = hub.repo(f"me/number-{k}")
-        assert [c.title for c in repo.commits] == ["initial commit", "Student of steps 32"], requests[k]
-        assert repo.tags == {"steps-32": repo.head.oid}, requests[k]
+        assert [c.title for c in repo.commits] == ["initial commit", "Student of steps 4"], requests[k]
+        assert repo.tags == {"steps-4": repo.head.oid}, requests[k]
 
 
 @pytest.mark.slow
@@ -219,18 +218,18 @@ def test_a_fault_where_the_client_does_not_try_again(hub, chain, fault, request_
     hub.fail(None, request_, **FAULTS[fault])
     one_student(hub, chain, "me/digits")
     repo = hub.repo("me/digits")
-    assert [c.title for c in repo.commits] == ["initial commit", "Student of steps 32"]
-    assert repo.tags == {"steps-32": repo.head.oid} and hub.faults[0].fired
+    assert [c.title for c in repo.commits] == ["initial commit", "Student of steps 4"]
+    assert repo.tags == {"steps-4": repo.head.oid} and hub.faults[0].fired
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_whole_chain_through_a_fault(hub, teacher_folder, tmp_path, fault):
     hub.fail("POST", "/commit/", skip=2, **FAULTS[fault])
-    assert main(arguments(teacher_folder, tmp_path / "run", 64, 1, "--push_to_hub", "--hub_model_id=me/m")) == 0
+    assert main(arguments(teacher_folder, tmp_path / "run", 8, 1, "--push_to_hub", "--hub_model_id=me/m")) == 0
     assert hub.faults[0].fired
     assert_complete(hub, tmp_path / "run", "me/m", tmp_path / "cache")
-    assert len(hub.repo("me/m").commits) == 1 + 6
+    assert len(hub.repo("me/m").commits) == 1 + 3
 
 
 def test_retries_end_and_respect_retry_after():
@@ -251,20 +250,14 @@ def test_retries_end_and_respect_retry_after():
     assert len(calls) == 3 and pauses == [7, 10]
 
 
-def command(hub, home, *argv, token="hf_write"):
-    environment = {**os.environ, **hub.environment(home, token), "OMP_NUM_THREADS": "1"}
-    return [sys.executable, "-m", "diffusers_progdistill.commands.main", *map(str, argv)], environment
-
-
 def test_killed_during_an_upload(hub, teacher_folder, tmp_path):
     argv = arguments(teacher_folder, tmp_path / "run", 16, 1, "--push_to_hub", "--hub_model_id=me/m")
-    words, environment = command(hub, tmp_path / "home", *argv)
-    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        wait_for(lambda: any("auth-check" in path for _, path in hub.requests))
-        wait_for(lambda: any("/preupload/" in path for _, path in hub.requests))
-        hub.gate.clear()
-        wait_for(lambda: (tmp_path / "run" / "push-queue" / "steps-1").exists())
-        os.kill(process.pid, signal.SIGKILL)
+    process = start(command(*argv))
+    assert wait_for(lambda: any("/preupload/" in path for _, path in hub.requests), process)
+    hub.gate.clear()
+    assert wait_for(lambda: (tmp_path / "run" / "push-queue" / "steps-1").exists(), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
     assert process.returncode == -signal.SIGKILL
     hub.gate.set()
     assert main(["push", str(tmp_path / "run")]) == 0
@@ -272,24 +265,18 @@ def test_killed_during_an_upload(hub, teacher_folder, tmp_path):
     assert len(hub.repo("me/m").commits) == 1 + 4
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
-def test_the_token_is_nowhere(hub, teacher_folder, tmp_path):
+def test_the_token_is_nowhere(hub, teacher_folder, tmp_path, monkeypatch):
     hub.users["hf_SecretSecret"] = hub.users["hf_write"]
     more = ["--push_to_hub", "--hub_model_id=me/m", "--hub_token=hf_SecretSecret", "--report_to=tensorboard"]
     hub.fail("POST", "/commit/", 500)
     argv = [a for a in arguments(teacher_folder, tmp_path / "run", 4, 1, *more) if a != "--report_to=none"]
-    words, environment = command(hub, tmp_path / "home", *argv, token=None)
-    environment.pop("HF_TOKEN", None)
-    run = subprocess.run(words, env=environment, capture_output=True)
-    assert run.returncode == 0, run.stderr.decode()
-    texts = [run.stdout, run.stderr, *hub.bodies, *(path.encode() for _, path in hub.requests)]
-    texts += [p.read_bytes() for root in ("run", "home") for p in (tmp_path / root).rglob("*") if p.is_file()]
+    monkeypatch.delenv("HF_TOKEN")
+    status, output = run(command(*argv))
+    assert status == 0, output
+    texts = [output.encode(), *hub.bodies, *(path.encode() for _, path in hub.requests)]
+    texts += [
+        p.read_bytes() for root in (tmp_path, Path(os.environ["HF_HOME"])) for p in root.rglob("*") if p.is_file()
+    ]
     assert len(texts) > 30 and not any(b"SecretSecret" in text for text in texts)
     del hub.users["hf_SecretSecret"]
 
@@ -299,10 +286,10 @@ def test_a_publisher_that_is_left_in_time(hub, chain):
     hub.add_repo("me/digits")
     hub.fail("POST", "/commit/", 500, times=1000)
     publication = hub_folder.Publication(chain, content, "me/digits", say=lambda line: None)
-    publication.add("steps-32", 32)
+    publication.add("steps-4", 4)
     publication.start()
     end = time.monotonic() + 0.2
-    with pytest.raises(PublishError, match="steps-32"):
+    with pytest.raises(PublishError, match="steps-4"):
         publication.close(lambda: max(0.0, end - time.monotonic()))
 
 
@@ -316,7 +303,7 @@ def test_what_waits_from_an_earlier_run_does_not_come_first(hub, chain, tmp_path
     """A queue that holds only a late student, and a repository that holds nothing."""
     content = read_finished(chain, "")
     late = hub_folder.Publication(chain, content, "me/elsewhere")
-    late.add("steps-4", 4)
+    late.add("steps-1", 1)
     assert main(["push", str(chain), "--hub_model_id", "me/digits"]) == 0
     assert_complete(hub, chain, "me/digits", tmp_path / "cache")
     assert "me/elsewhere" not in hub.repo("me/digits").head.files["README.md"].content.decode()

@@ -1,6 +1,5 @@
 """Invariant 4: a run that was stopped at any moment and started again is the run that was never stopped."""
 
-import json
 import os
 import random
 import signal
@@ -9,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.networks import stock_teacher, tiny_unet
+from helpers.networks import small_network, stock_teacher
 from helpers.processes import chain_options, command, logged, run, start, stopped_at, torchrun, wait_for, weights
 
 from diffusers_progdistill.commands.main import main
@@ -158,12 +157,10 @@ def test_two_runs_in_one_folder_are_refused(teacher_folder, tmp_path, capsys):
 
 
 def test_a_teacher_goes_on_too(tmp_path, capsys):
-    (tmp_path / "unet.json").write_text(json.dumps(dict(tiny_unet().config)))
-
     def words(folder):
         options = {"dataset_name": "digits", "output_dir": folder, "max_train_steps": 10, "train_batch_size": 16}
         options |= {"report_to": "none", "logging_steps": 2, "checkpointing_steps": 3, "lr_warmup_steps": 5}
-        options["model_config_name_or_path"] = tmp_path / "unet.json"
+        options["model_config_name_or_path"] = small_network(tmp_path)
         return ["train-teacher", *(f"--{k}={v}" for k, v in options.items())]
 
     whole, folder = tmp_path / "whole", tmp_path / "run"

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler
-from helpers.networks import attention_unet, stock_teacher, tiny_unet
+from helpers.networks import attention_unet, small_network, stock_teacher, tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.data import load_digits
@@ -42,12 +42,6 @@ def chain(teacher, folder, **options):
     return DistillationConfig(
         pretrained_teacher_model=teacher, output_dir=str(folder), **{**OPTIONS, **small, **options}
     )
-
-
-def small_network(folder):
-    """The option that makes a network of a few thousand parameters."""
-    (folder / "unet.json").write_text(json.dumps(dict(tiny_unet().config)))
-    return {"model_config_name_or_path": str(folder / "unet.json")}
 
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
@@ -158,7 +152,12 @@ def test_learned_variance_is_dropped_with_a_notice(tmp_path, caplog):
 @pytest.mark.parametrize("teacher_kind", ["v_prediction", "sample_epsilon"])
 def test_a_canonical_teacher_is_adopted_to_another_type_only(kind, teacher_kind, tmp_path):
     teacher = tmp_path / "teacher"
-    options = {**OPTIONS, **small_network(tmp_path), "max_train_steps": 3, "lr_warmup_steps": 0}
+    options = {
+        **OPTIONS,
+        "model_config_name_or_path": small_network(tmp_path),
+        "max_train_steps": 3,
+        "lr_warmup_steps": 0,
+    }
     train_teacher(TeacherConfig(output_dir=str(teacher), prediction_type=teacher_kind, **options))
     distill(chain(str(teacher), tmp_path / "run", prediction_type=kind))
     assert (tmp_path / "run" / "teacher").exists() == (kind != teacher_kind)
@@ -208,8 +207,8 @@ def test_classes_and_guidance_from_teacher_to_students(tmp_path):
             label_dropout=0.5,
             max_train_steps=4,
             lr_warmup_steps=0,
+            model_config_name_or_path=small_network(tmp_path),
             **OPTIONS,
-            **small_network(tmp_path),
         )
     )
     pipe = ProgressiveDistillationPipeline.from_pretrained(teacher)

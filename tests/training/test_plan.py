@@ -1,10 +1,9 @@
 """What a plan says of cost where targets are shared."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
-from helpers.networks import tiny_unet
+from helpers.networks import small_network
 
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.training import plan
@@ -28,8 +27,7 @@ def test_time_goes_with_the_units(factor, reuse):
 
 
 def test_a_teacher_is_planned_and_timed(tmp_path, capsys):
-    (tmp_path / "unet.json").write_text(json.dumps(dict(tiny_unet().config)))
-    options = ["--dataset_name", "digits", "--model_config_name_or_path", str(tmp_path / "unet.json")]
+    options = ["--dataset_name", "digits", "--model_config_name_or_path", small_network(tmp_path)]
     options += ["--max_train_steps", "7", "--report_to", "none", "--output_dir", str(tmp_path / "teacher")]
     assert main(["train-teacher", *options, "--dry_run"]) == 0
     said = capsys.readouterr().out
@@ -49,8 +47,7 @@ def test_what_only_a_first_update_needs_is_not_counted(tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(plan, "time", SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr(BaseObjective, "examples", slow_at_first)
-    (tmp_path / "unet.json").write_text(json.dumps(dict(tiny_unet().config)))
-    options = ["--dataset_name", "digits", "--model_config_name_or_path", str(tmp_path / "unet.json")]
+    options = ["--dataset_name", "digits", "--model_config_name_or_path", small_network(tmp_path)]
     options += ["--max_train_steps", "1000000", "--train_batch_size", "16", "--report_to", "none"]
     assert main(["train-teacher", *options, "--output_dir", str(tmp_path / "teacher"), "--dry_run"]) == 0
     assert "about 1,000 s of training" in capsys.readouterr().out and sizes == {1, 16}
