@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from helpers.processes import run
 
 
@@ -15,6 +16,7 @@ def script(name, *words):
     return output
 
 
+@pytest.mark.slow
 def test_speed_of_the_smallest_network(tmp_path):
     words = [
         "--small",

@@ -41,7 +41,7 @@ WRONG = {
     "missing tracker": (["--report_to", "aim"], "--report_to"),
     "token to wandb": (["--report_to", "wandb", "--hub_token", "x"], "--hub_token"),
     "fp16 on a cpu": (["--mixed_precision", "fp16"], "--mixed_precision"),
-    "labels": (["--class_column", "kind"], "--class_column"),
+    "guidance": (["--guidance_scale", "2"], "--guidance_scale"),
 }
 
 
