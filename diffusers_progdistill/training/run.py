@@ -19,6 +19,7 @@ from .setup import check_batch, check_resume, make_accelerator, settings_of
 from .signals import StopRequest
 from .stages import Stage
 from .student import make_student
+from .threads import tell_threads
 from .trackers import finish_trackers, start_trackers
 
 
@@ -45,6 +46,7 @@ def open_accelerator(config: TrainingConfig) -> Accelerator:
     """The accelerator of a run, with its tracker in the output folder unless nothing is to be written; says so."""
     accelerator = make_accelerator(config, None if config.dry_run else Path(config.output_dir) / config.logging_dir)
     print_hardware(accelerator)
+    tell_threads(accelerator)
     return accelerator
 
 
