@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import re
 import sys
 from dataclasses import fields
@@ -18,6 +19,12 @@ from .terminal import lasting_output
 
 # Parts of a YAML file that are for one command.
 SECTIONS = ("train-teacher", "adopt", "distill", "evaluate", "sample", "push", "card")
+
+# What a disk, a share, the rights of a file or a limit of the system brings about; not a fault of the program.
+OF_THE_SYSTEM = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM),
+    *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR),
+}
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -124,7 +131,9 @@ def run(function) -> int:
     with lasting_output():
         try:
             return function() or 0
-        except (InputError, StoppedBySignal, PublishError, KeyboardInterrupt, DiskError, FloatingPointError) as error:
+        except (InputError, StoppedBySignal, PublishError, KeyboardInterrupt, OSError, FloatingPointError) as error:
+            if isinstance(error, OSError) and not (isinstance(error, DiskError) or error.errno in OF_THE_SYSTEM):
+                raise
             text, status = last_words(error)
             print(f"progdistill: {' '.join(text.split())}", file=sys.stderr)
             return status
@@ -143,5 +152,8 @@ def last_words(error: BaseException) -> tuple[str, int]:
             return "interrupted", 130
         case DiskError():
             return f"stopped: {error}; what was finished before is whole", 1
+        case OSError():
+            place = f"{error.filename}: " if error.filename else ""
+            return f"stopped: {place}{error.strerror}", 1
         case _:
             return f"stopped: {error}", 1

@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..disk import replace_file
 from ..errors import InputError
 from ..paths import settle_path, settle_paths
 from ..training.config import option
@@ -83,4 +84,5 @@ def sample(model: str, config: SampleConfig):
     pictures = to_pictures(torch.cat(images).float())
     columns = min(len(pictures), max(1, round(len(pictures) ** 0.5)))
     pictures += [pictures[0].copy().point(lambda _: 255) for _ in range(-len(pictures) % columns)]
-    make_image_grid(pictures, len(pictures) // columns, columns).save(config.output)
+    grid = make_image_grid(pictures, len(pictures) // columns, columns)
+    replace_file(Path(config.output), grid.save)

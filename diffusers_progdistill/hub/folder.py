@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..disk import replace_file
+from ..disk import put_in_place, replace_file, writing
 from ..errors import PublishError
 from ..record import students_of
 from .model_card import PICTURES, is_untouched, make_card
@@ -105,6 +105,7 @@ def write_card(folder: Path, content: dict) -> Path:
         number = 1
         while (kept := folder / f"README.{number}.md").exists():
             number += 1
-        path.rename(kept)
+        with writing(kept):
+            put_in_place(path, kept)
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path

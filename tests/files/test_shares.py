@@ -9,8 +9,11 @@ import stat
 
 import pytest
 import torch
+from PIL import Image
 
 from diffusers_progdistill import disk
+from diffusers_progdistill.commands.main import main
+from diffusers_progdistill.commands.parsing import run
 from diffusers_progdistill.disk import flush, flush_tree, replace_file, replace_folder, write_json
 from diffusers_progdistill.errors import DiskError, InputError
 from diffusers_progdistill.evaluation.cache import cached, stored
@@ -174,3 +177,40 @@ def test_a_cache_below_a_file(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         cached("a", lambda: {"x": torch.ones(2)}, str(tmp_path / "home" / "cache"))
     assert "nothing is kept" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+def test_a_picture_that_cannot_be_written_is_one_line(number, whole_chain, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Image.Image, "save", refusing(number))
+    options = ["--num_images=1", "--output", str(tmp_path / "a.png")]
+    assert main(["sample", str(whole_chain / "steps-1"), *options]) == 1
+    error = capsys.readouterr().err
+    # Above it is the bar of the sampling.
+    assert f"a.png could not be written: {os.strerror(number)}" in error.splitlines()[-1] and "Trace" not in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number, status", [(errno.ENOSPC, 1), (errno.EMFILE, 1), (errno.EACCES, 1)])
+def test_what_the_system_refuses_anywhere_is_one_line(number, status, capsys):
+    def work():
+        raise OSError(number, os.strerror(number), "some/file")
+
+    assert run(work) == status
+    assert capsys.readouterr().err == f"progdistill: stopped: some/file: {os.strerror(number)}\n"
+
+
+@pytest.mark.parametrize("error", [OSError("of a library"), ConnectionError("no"), FileNotFoundError(2, "ours")])
+def test_other_faults_are_not_hidden(error):
+    def work():
+        raise error
+
+    with pytest.raises(type(error)):
+        run(work)
+
+
+def test_a_card_of_a_person_is_kept_where_nothing_can_be_renamed(whole_chain, tmp_path, monkeypatch):
+    folder = shutil.copytree(whole_chain, tmp_path / "run")
+    (folder / "README.md").write_text("mine")
+    monkeypatch.setattr(os, "replace", refusing(errno.EPERM))
+    assert main(["card", str(folder)]) == 0
+    assert (folder / "README.1.md").read_text() == "mine" and "progressive" in (folder / "README.md").read_text()
