@@ -28,6 +28,11 @@ def as_bytes(images: torch.Tensor) -> torch.Tensor:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
+def bar_of(count: int, label: str) -> tqdm:
+    """A bar on standard error, for so many images that they take a while."""
+    return tqdm(total=count, desc=label, unit="image", disable=count < MANY, file=sys.stderr)
+
+
 class RealImages:
     """
     The readable images of a data set that is read anew whenever its images are asked for. In training, others take the
@@ -43,7 +48,7 @@ class RealImages:
     def __init__(self, data: ImageData):
         self._data, self.channels, self.num_classes = data, data.channels, data.num_classes
         findings, kept = Findings(f"{len(data):,}"), []
-        with tqdm(total=len(data), desc="reading the real images", disable=len(data) < MANY, file=sys.stderr) as bar:
+        with bar_of(len(data), "reading the real images") as bar:
             for first in range(0, len(data), PART):
                 numbers = list(range(first, min(first + PART, len(data))))
                 failed = {number: (name, reason) for number, name, reason in self._read(numbers).failed}
@@ -106,14 +111,16 @@ def content_keys(data, *keys: tuple) -> list[str]:
     digests = [hashlib.blake2b(digest_size=16) for _ in keys]
     for digest, parts in zip(digests, keys):
         update_digest(digest, parts[: parts.index(ALL_IMAGES)])
-    for number, images in enumerate(parts_of(data)):
-        if number == 0:
-            shape = (len(data), *images.shape[1:])
+    with bar_of(len(data), "naming the real images by their content") as bar:
+        for number, images in enumerate(parts_of(data)):
+            if number == 0:
+                shape = (len(data), *images.shape[1:])
+                for digest in digests:
+                    digest.update(f"{images.dtype}{shape}".encode())
+            content = images.contiguous().numpy()
             for digest in digests:
-                digest.update(f"{images.dtype}{shape}".encode())
-        content = images.contiguous().numpy()
-        for digest in digests:
-            digest.update(content)
+                digest.update(content)
+            bar.update(len(images))
     for digest, parts in zip(digests, keys):
         update_digest(digest, parts[parts.index(ALL_IMAGES) + 1 :])
     return [digest.hexdigest() for digest in digests]

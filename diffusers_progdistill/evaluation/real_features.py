@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 
 from .cache import cached, content_key, paths_of, write_entry
 from .extractors import CHUNK
 from .feature_file import FeatureFile, open_features, write_features
-from .images import MANY, parts_of
+from .images import bar_of, parts_of
 from .moments import Moments, moments_of_parts
 
 
@@ -38,8 +36,7 @@ def real_features(data, extractor, key: str, cache_dir: str | None = None) -> Fe
 
 
 def _passing(data, extractor) -> Iterator[torch.Tensor]:
-    label = f"{extractor.name} features of the real images"
-    with tqdm(total=len(data), desc=label, unit="image", disable=len(data) < MANY, file=sys.stderr) as bar:
+    with bar_of(len(data), f"{extractor.name} features of the real images") as bar:
         for images in parts_of(data, CHUNK):
             yield extractor(images)
             bar.update(len(images))

@@ -1,7 +1,8 @@
-"""Between two updates nothing is kept but weights, moments, the average, the teacher and the images."""
+"""Between two updates nothing of an update is kept: a long training needs no more memory than a short one."""
 
 import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -9,17 +10,34 @@ from helpers.networks import tiny_unet
 
 from diffusers_progdistill.data import load_data
 from diffusers_progdistill.training.config import DistillationConfig
+from diffusers_progdistill.training.feed import BUFFER_BATCHES
 from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.setup import make_accelerator
 from diffusers_progdistill.training.stages import HalvingObjective, Stage
 
 
-BATCH = 16
+BATCH, UPDATES = 16, 2 * BUFFER_BATCHES + 4
+KINDS = [(None, 1), (0.9, 1), (None, 2)]
+
+
+class Passes:
+    """What goes through a network: whether something still refers to inputs and outputs of its passes."""
+
+    def __init__(self, network):
+        self.seen = []
+        self.handle = network.register_forward_hook(self._note)
+
+    def _note(self, _, arguments, output):
+        tensor = output if isinstance(output, torch.Tensor) else output[0]
+        self.seen += [weakref.ref(arguments[0]), weakref.ref(tensor)]
+
+    def alive(self) -> int:
+        return sum(reference() is not None for reference in self.seen)
 
 
 def live_bytes():
-    """Bytes of all tensors that something refers to, each memory once."""
+    """Bytes of all tensors that the garbage collector knows, each memory once."""
     gc.collect()
     with warnings.catch_warnings():
         # Some modules warn when they are looked at.
@@ -32,36 +50,54 @@ def live_bytes():
     return sum(storages.values())
 
 
-class Scale(Monitor):
-    """Weighs everything after every update."""
+class AfterEachUpdate(Monitor):
+    """Notes what `look` says after every update."""
 
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.weights = []
+    def __init__(self, accelerator, look):
+        super().__init__(accelerator, None, 1)
+        self.look, self.found = look, []
 
     def on_update(self):
         super().on_update()
-        self.weights.append(live_bytes())
+        self.found.append(self.look())
 
 
-@pytest.mark.parametrize("ema, reuse", [(None, 1), (0.9, 1), (None, 2)])
-def test_what_is_kept_between_updates(ema, reuse):
-    before = live_bytes()
+def train(make_look, ema, reuse):
+    """What a look says after each update of a small stage."""
     config = DistillationConfig(dataset_name="digits", train_batch_size=BATCH, logging_steps=2)
     accelerator, data = make_accelerator(config, None), load_data(config)
     student, teacher = tiny_unet(), tiny_unet().requires_grad_(False)
-    parameters = 4 * sum(p.numel() for p in student.parameters())
-    objective = HalvingObjective(
-        teacher, "v_prediction", 4, "v_prediction", "snr", 1024, huber_c=config.huber_c, clip_loss=True
-    )
-    scale, stage = Scale(accelerator, None, 1), Stage("steps-4", 4, 12, 5, reuse=reuse)
-    scale.start(stage, 1, 1, BATCH)
-    train_stage(accelerator, student, objective, data, stage, config, scale, ema_decay=ema)
-    # Student, teacher, two moments; the average.
-    networks = (4 + (ema is not None)) * parameters
-    images = data.all_images().nbytes + data.labels.nbytes
-    batch = 4 * BATCH * 64
-    # The batch that has just been used, its noise and target; of the targets that serve twice, eight batches.
-    examples = batch * (8 + (2 * 8 if reuse > 1 else 0))
-    assert max(scale.weights) - before <= networks + images + examples
-    assert max(scale.weights) - min(scale.weights) <= 2 * batch
+    objective = HalvingObjective(teacher, "v_prediction", 4, "v_prediction", "snr", 1024, clip_loss=True)
+    monitor, stage = AfterEachUpdate(accelerator, make_look(student, teacher)), Stage("steps-4", 4, UPDATES, 5, reuse)
+    monitor.start(stage, 1, 1, BATCH)
+    train_stage(accelerator, student, objective, data, stage, config, monitor, ema_decay=ema)
+    assert len(monitor.found) == UPDATES
+    return monitor.found
+
+
+@pytest.mark.parametrize("ema, reuse", KINDS)
+def test_what_an_update_has_seen_and_predicted_is_gone_with_it(ema, reuse):
+    passes = []
+
+    def look(student, teacher):
+        passes.extend((Passes(student), Passes(teacher)))
+        return lambda: tuple(p.alive() for p in passes)
+
+    found = train(look, ema, reuse)
+    assert len(passes[0].seen) == 2 * UPDATES
+    # Of the newest update the student's pass and the teacher's two, which the loop still holds.
+    assert max(student for student, _ in found) <= 2 and max(teacher for _, teacher in found) <= 4
+    # With the last update these go too.
+    assert [p.alive() for p in passes] == [0, 0]
+
+
+@pytest.mark.parametrize("ema, reuse", KINDS)
+def test_later_updates_need_what_earlier_ones_did(ema, reuse):
+    """Whatever is kept for a whole stage: it is there after the first updates, and does not grow."""
+    counts = live_bytes()
+    probe = torch.zeros(1000)
+    assert live_bytes() >= counts + probe.nbytes
+    updates = iter(range(1, UPDATES + 1))
+    found = train(lambda *_: lambda: live_bytes() if next(updates) in (3, UPDATES) else None, ema, reuse)
+    # The last block of shared targets is smaller than the first; not even one image more is kept.
+    assert found[-1] - found[2] < 64
