@@ -12,7 +12,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from ..errors import InputError
 from ..schedulers import ProgressiveDistillationScheduler
-from ..schedulers.configs import unknown_keys
+from ..schedulers.configs import check_values, check_variance_preserving, unknown_keys
 from ..trust import check_model_files, code_in, read_json
 from .networks import accept_network
 from .pipeline_progressive_distillation import ProgressiveDistillationPipeline
@@ -84,7 +84,9 @@ def load_model(source: ModelSource) -> ProgressiveDistillationPipeline:
         unet, scheduler = _load_code(source, folder, unet, scheduler)
     for name, part in (("unet", unet), ("scheduler", scheduler)):
         if part is None:
-            raise InputError(f"{source.what} has a {name} of {'.'.join(index[name])}: it must be one of diffusers")
+            raise InputError(
+                f"{source.what} has a {name} of {'.'.join(map(str, index[name]))}: it must be one of diffusers"
+            )
     unet = accept_network(unet, source.what, scheduler.config.prediction_type)
     return ProgressiveDistillationPipeline(unet, unclipped(scheduler))
 
@@ -143,18 +145,18 @@ def check_components(index: dict, what: str):
     library, kind = components["unet"]
     if library == "diffusers" and kind != "UNet2DModel":
         raise InputError(f"{what} has a {kind}: it must be a UNet2DModel")
-    if isinstance(name, str) and name not in PIXEL_PIPELINES:
-        # The class of a schedule without betas says more than that of its pipeline.
-        if _makes_other_images(name):
-            raise InputError(f"{what} is a {name}: it must be a DDPMPipeline, a DDIMPipeline or another of that kind")
-        logger.warning("%s is a %s, which is not used: its network is, on its schedule", what, name)
+    if isinstance(name, str) and _makes_other_images(name):
+        raise InputError(f"{what} is a {name}: it must be a DDPMPipeline, a DDIMPipeline or another of that kind")
+    if name is not None and _shown(name) not in PIXEL_PIPELINES:
+        logger.warning("%s is a %s, which is not used: its network is, on its schedule", what, _shown(name))
 
 
 def _makes_other_images(name: str) -> bool:
     """Whether diffusers has a pipeline of this name, which is none of those that only denoise pixels."""
     on_betas = {"RePaintPipeline"}
+    # The class of a schedule without betas says more than that of its pipeline.
     named_by_schedule = {"ScoreSdeVePipeline", "KarrasVePipeline"}
-    return hasattr(diffusers, name) and name not in on_betas | named_by_schedule
+    return hasattr(diffusers, name) and name not in PIXEL_PIPELINES | on_betas | named_by_schedule
 
 
 def _is_component(value) -> bool:
@@ -182,10 +184,16 @@ def load_scheduler(folder: Path, index: dict, what: str) -> ProgressiveDistillat
     Raises:
         [`InputError`]: If it is none, or not variance preserving.
     """
-    config = {"_class_name": index["scheduler"][1], **read_json(folder / "scheduler_config.json", what)}
-    betas, count = config.get("trained_betas"), config.get("num_train_timesteps", 1000)
-    if isinstance(betas, list) and len(betas) != count:
-        raise InputError(f"{what}: its trained_betas are {len(betas)}, but its num_train_timesteps are {count}")
+    config, kind = read_json(folder / "scheduler_config.json", what), index["scheduler"][1]
+    if not hasattr(diffusers, str(kind)):
+        raise InputError(f"{what} has a {kind}: its scheduler must be one of diffusers, such as DDPMScheduler")
+    try:
+        check_variance_preserving(config)
+        check_values(config)
+    except ValueError as error:
+        raise InputError(f"{what} has a schedule that cannot be used: {error}") from error
+    # diffusers makes what the index names, with the defaults of that class.
+    config["_class_name"] = kind
     if unknown := unknown_keys(config):
         logger.warning("%s: keys of its scheduler that diffusers does not know are ignored: %s", what, listed(unknown))
         config = {k: v for k, v in config.items() if k not in unknown}

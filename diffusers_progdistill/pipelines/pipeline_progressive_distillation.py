@@ -172,8 +172,12 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         size = self.unet.config.sample_size
         if size is None:
             raise ValueError("the UNet's config does not say how large its images are: set its `sample_size`")
-        height, width = (size, size) if isinstance(size, int) else size
-        return (batch_size, self.unet.config.in_channels, height, width)
+        sides = list(size) if isinstance(size, (list, tuple)) else [size, size]
+        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+            raise ValueError(
+                f"the UNet's config has sample_size {size!r}: set it to a positive integer, or two of them"
+            )
+        return (batch_size, self.unet.config.in_channels, *sides)
 
     def prepare_latents(self, batch_size, dtype, device, generator, latents=None) -> torch.Tensor:
         """Pure noise of the shape of the images, or the caller's, drawn as [`DDIMPipeline`] draws it."""

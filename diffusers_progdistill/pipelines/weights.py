@@ -118,7 +118,7 @@ def weight_files(
                 return _shards(folder / index, what)
         if (folder / f"{STEM}{middle}.{kind}").is_file():
             return [folder / f"{STEM}{middle}.{kind}"]
-    others = variants_of([*(path.name for path in folder.iterdir()), *names_there()])
+    others = variants_of([*(path.name for path in folder.iterdir() if path.is_file()), *names_there()])
     name = f"weights of the variant {variant!r}" if variant else "weights"
     if others - {None}:
         named = " or ".join(f"--variant {v}" for v in sorted(others - {None}))

@@ -31,6 +31,8 @@ def in_present_words(config: dict) -> dict:
     """
     if config.get("predict_epsilon") is None:
         return config
+    if not isinstance(config["predict_epsilon"], bool):
+        raise ValueError(f"`predict_epsilon` must be true or false, not {config['predict_epsilon']!r}")
     config = dict(config)
     old = "epsilon" if config.pop("predict_epsilon") else "sample"
     # What a live scheduler fills in from its defaults says nothing.
@@ -57,17 +59,54 @@ def betas_of(
         `ValueError`: For a schedule that is not known, or a table that is none.
     """
     if trained_betas is not None:
-        betas = np.asarray(trained_betas, dtype=np.float64).tolist()
-        if not all(0 <= beta <= 1 for beta in betas) or not any(betas):
-            raise ValueError("`trained_betas` must be numbers in [0, 1], not all of them 0")
-        return betas
+        return _checked(np.asarray(trained_betas, dtype=np.float64).tolist(), "`trained_betas`")
     if beta_schedule == "cosine":
         return canonical_betas(num_train_timesteps)
     try:
         stock = diffusers.DDPMScheduler(num_train_timesteps, beta_start, beta_end, beta_schedule)
     except NotImplementedError as error:
         raise ValueError(f"`beta_schedule` {beta_schedule!r} is not one of diffusers'") from error
-    return stock.betas.double().tolist()
+    return _checked(stock.betas.double().tolist(), f"the betas of {beta_schedule!r}, {beta_start} to {beta_end},")
+
+
+def _checked(betas: list[float], what: str) -> list[float]:
+    if not all(0 <= beta <= 1 for beta in betas) or not any(betas):
+        raise ValueError(f"{what} must be numbers in [0, 1], not all of them 0")
+    return betas
+
+
+def check_values(config: dict):
+    """Raise `ValueError` for values in the config of a scheduler that are of no use, before one is made of them."""
+    count, betas = config.get("num_train_timesteps", 1000), config.get("trained_betas")
+    if not _is_whole(count, 1):
+        raise ValueError(f"`num_train_timesteps` must be a positive integer, not {count!r}")
+    for name in ("beta_start", "beta_end"):
+        if not isinstance(config.get(name, 0.0), (int, float)):
+            raise ValueError(f"`{name}` must be a number, not {config[name]!r}")
+    if betas is not None and not isinstance(betas, list):
+        raise ValueError(f"`trained_betas` must be a list of numbers, not {betas!r}")
+    if betas is not None and len(betas) != count:
+        raise ValueError(f"`trained_betas` are {len(betas)}, but `num_train_timesteps` {count}: they must be as many")
+    metadata = config.get("_progdistill")
+    if metadata is not None and not _is_metadata(metadata):
+        raise ValueError(f"`_progdistill` is not what this package writes: {str(metadata)[:100]}")
+
+
+def _is_metadata(metadata) -> bool:
+    if not isinstance(metadata, dict):
+        return False
+    least = {"num_inference_steps": 1, "num_classes": 1, "null_label": 0}
+    names, known, scale = (metadata.get(k) for k in ("class_names", "known_labels", "guidance_scale"))
+    return (
+        all(metadata.get(name) is None or _is_whole(metadata[name], k) for name, k in least.items())
+        and (names is None or isinstance(names, list) and all(isinstance(name, str) for name in names))
+        and (known is None or isinstance(known, list) and all(_is_whole(label, 0) for label in known))
+        and (scale is None or isinstance(scale, (int, float)))
+    )
+
+
+def _is_whole(value, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def unknown_keys(config: dict) -> list[str]:

@@ -269,7 +269,15 @@ def test_predict_epsilon_is_a_prediction_type(stock, scheduler, old, kind):
         ({"prediction_type": "noise"}, "prediction_type"),
         ({"snr_shift_scale": 3.0}, "snr_shift_scale"),
         ({"timestep_values": [1, 2]}, "timestep_values"),
-        ({"trained_betas": [0.1, 0.2]}, "2"),
+        ({"trained_betas": [0.1, 0.2]}, "`trained_betas` are 2"),
+        ({"trained_betas": "0.1"}, "trained_betas"),
+        ({"predict_epsilon": "false"}, "predict_epsilon"),
+        ({"beta_end": 2.0}, "must be numbers in [0, 1]"),
+        ({"beta_start": "small"}, "beta_start"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps"),
+        ({"num_train_timesteps": "1000"}, "num_train_timesteps"),
+        ({"_progdistill": {"num_inference_steps": "4"}}, "_progdistill"),
+        ({"_progdistill": "students"}, "_progdistill"),
         ({"trained_betas": [float("nan")] * 1000}, "trained_betas"),
         ({"beta_schedule": "magic"}, "magic"),
     ],
@@ -292,6 +300,41 @@ def test_schedules_are_honoured(stock, options):
     own = DDPMScheduler(**options)
     own.save_pretrained(stock / "scheduler")
     torch.testing.assert_close(load(stock).scheduler.alphas_cumprod, own.alphas_cumprod, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"block_out_channels": [8, 16]},
+        {"down_block_types": ["Foo"]},
+        {"in_channels": None},
+        {"act_fn": "foo"},
+        {"time_embedding_type": None},
+        {"quantization_config": {"load_in_8bit": True}},
+        {"_class_name": "UNet2DConditionModel"},
+    ],
+)
+def test_configs_of_no_network_are_refused(stock, config):
+    edit(stock / "unet/config.json", lambda old: old.update(config))
+    refusal(stock)
+
+
+@pytest.mark.parametrize("size", [0, -8, 8.5, "8", [8, 8, 8], None])
+def test_sizes_of_no_image_are_a_value_error(size):
+    from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
+
+    unet = small()
+    unet.register_to_config(sample_size=size)
+    with pytest.raises(ValueError, match="sample_size"):
+        ProgressiveDistillationPipeline(unet, ProgressiveDistillationScheduler())(1, num_inference_steps=1)
+
+
+def test_the_class_of_the_scheduler_is_that_of_the_index(stock):
+    """As diffusers makes it: what a config leaves out has that class's default."""
+    (stock / "scheduler/scheduler_config.json").write_text(json.dumps({"_class_name": "MyScheduler"}))
+    scheduler = load(stock).scheduler
+    torch.testing.assert_close(scheduler.alphas_cumprod, DDPMScheduler().alphas_cumprod, atol=1e-6, rtol=1e-5)
+    assert scheduler.config.prediction_type == "epsilon"
 
 
 # One door: every command says the same.
