@@ -126,7 +126,7 @@ class _Walk:
     def _take_link(self, name: str):
         path = self.root / name
         if not self._may_follow(path):
-            if not is_hidden(name) and (path.is_dir() or formats.ending_of(name) in formats.image_endings()):
+            if not is_hidden(name) and (path.is_dir() or formats.is_data(name)):
                 raise InputError(
                     f"{self.flag}: {printable(name)} leads out of the folder; give --follow_links, or put the file"
                     " itself there"

@@ -65,6 +65,12 @@ def ending_of(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
+def is_data(name: str) -> bool:
+    """Whether a file is an image, a table or metadata by its name."""
+    is_table = ending_of(name) in TABLE_ENDINGS or name.rpartition("/")[2].lower() in METADATA_NAMES
+    return is_table or ending_of(name) in image_endings()
+
+
 def looks_like_image(path: Path) -> bool:
     """Whether the first bytes of a file without a known ending are those of a common format that Pillow reads."""
     try:

@@ -34,7 +34,9 @@ class Labels:
         return [number for number, value in enumerate(self.values) if value is None]
 
 
-def make_labels(values: list, place: str, row_name: Callable[[int], str], names: list[str] | None = None) -> Labels:
+def make_labels(
+    values: list, place: str, row_name: Callable[[int], str], names: list[str] | None = None, are_folders: bool = False
+) -> Labels:
     """
     The labels that values of a column stand for. Whole numbers, in whatever type or spelling, keep their value; text
     is numbered in the order of the alphabet; a column that has `names` of its own keeps its numbers.
@@ -44,11 +46,12 @@ def make_labels(values: list, place: str, row_name: Callable[[int], str], names:
         place (`str`): What a message calls the column.
         row_name (`Callable[[int], str]`): What a message calls the row of a number.
         names (`list[str]`, *optional*): The names of a `ClassLabel` column.
+        are_folders (`bool`, defaults to `False`): Whether the values are names of folders, of which none is missing.
 
     Raises:
         [`InputError`]: If a value is no label, or no image has one. Nothing is guessed.
     """
-    plain = [plain_value(value) for value in values]
+    plain = list(values) if are_folders else [plain_value(value) for value in values]
     kinds = {}
     for number, value in enumerate(plain):
         kinds.setdefault(_kind_of(value), []).append(number)

@@ -126,4 +126,5 @@ def _labels(names: list[str], level: int | None, metadata: Metadata | None, colu
     if column != "label":
         has = f"one of {', '.join(metadata.columns)}" if metadata is not None else "it has no metadata"
         raise InputError(f"{place} is not a column of {flag}: {has}; `label` stands for the names of class folders")
-    return make_labels(labels_of_folders(names, level, f"{place} of {flag}"), place, names.__getitem__)
+    classes = labels_of_folders(names, level, f"{place} of {flag}")
+    return make_labels(classes, place, names.__getitem__, are_folders=True)

@@ -88,7 +88,9 @@ def choose_split(splits: list[str | None], wanted: str | None, flag: str, noun: 
         return [True] * len(splits), None
     if asked not in there:
         shown = ", ".join(there) if there else "there are none"
-        option = f"--train_split {wanted} is not a split of {flag}" if wanted else f"{flag} has no split train"
+        option = (
+            f"--train_split {wanted} is not a split of {flag}" if wanted is not None else f"{flag} has no split train"
+        )
         raise InputError(f"{option}: give --train_split with one of its splits ({shown})")
     if wanted is None and len(there) < 2:
         return [True] * len(splits), None

@@ -149,6 +149,7 @@ FOLDERS = {
     "deep": {"a/x/1.png": 0, "a/y/2.png": 0, "b/x/z/3.png": 1},
     "numbers": {f"{k}/1.png": k for k in range(12)},
     "a folder around them": {"data/a/1.png": 0, "data/b/2.png": 1},
+    "called as missing values": {"nan/1.png": 0, "none/2.png": 1},
     "called as splits": {"test/1.png": 0, "val/2.png": 1},
 }
 

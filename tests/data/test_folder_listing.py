@@ -172,6 +172,15 @@ def test_a_link_out_of_the_folder_needs_an_option(which, tmp_path):
     assert len(loaded(folder, follow_links=True)) == 2
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "metadata.jsonl", "metadata.csv", "data-00000-of-00001.arrow"])
+def test_links_to_tables_are_treated_alike(name, tmp_path):
+    folder = make_folder(tmp_path / "images", ["a.png"])
+    (tmp_path / name).write_text("file_name\n")
+    (folder / name).symlink_to(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name} leads out of the folder; give --follow_links"):
+        found(folder)
+
+
 @pytest.mark.parametrize("follow", [False, True])
 def test_links_within_the_folder_do_not_go_round_in_circles(follow, tmp_path, caplog):
     folder = make_folder(tmp_path / "images", ["a/1.png", "b/2.png"])
@@ -192,6 +201,16 @@ def test_a_link_to_a_folder_above_brings_nothing_in(target, tmp_path, caplog):
     (tmp_path / "beside" / "back").symlink_to(folder)
     assert names_found(folder, follow_links=True) == ["a/1.png", "b/x.png"]
     assert "2 links to folders that are listed anyway" in caplog.text
+
+
+def test_a_folder_that_two_links_lead_to_is_listed_once(tmp_path):
+    outside, folder = (
+        make_folder(tmp_path / "outside", ["x.png", "more/y.png"]),
+        make_folder(tmp_path / "in", ["a.png"]),
+    )
+    (folder / "1").symlink_to(outside / "more")
+    (folder / "2").symlink_to(outside)
+    assert names_found(folder, follow_links=True) == ["1/y.png", "2/x.png", "a.png"]
 
 
 def test_a_folder_that_is_itself_a_link_and_a_snapshot_of_the_hub(tmp_path):
