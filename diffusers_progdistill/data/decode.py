@@ -34,8 +34,8 @@ UPRIGHT = {
 }
 ORIENTATION = 0x0112
 
-# Formats whose files hold pages or an animation. (The second picture of a phone's JPEG is no page of it.)
-PAGED = {"GIF", "PNG", "TIFF", "WEBP", "AVIF", "DCX", "FLI", "PSD"}
+# Formats whose files hold pages or an animation. (Layers, or the second picture of a phone's JPEG, are no pages.)
+PAGED = {"GIF", "PNG", "TIFF", "WEBP", "AVIF", "DCX", "FLI"}
 
 
 class NoImage(ValueError):
