@@ -124,7 +124,12 @@ def replace_folder(folder: Path, write: Callable[[Path], None]):
         flush_tree(temporary)
         if folder.exists():
             _move_aside(folder, old)
-        put_in_place(temporary, folder)
+        try:
+            put_in_place(temporary, folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.replace(old, folder)
+            raise
         flush(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 

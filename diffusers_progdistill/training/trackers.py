@@ -26,7 +26,14 @@ PACKAGES = {
     "trackio": ("trackio",),
     "wandb": ("wandb",),
 }
-OTHER_NAMES = {"comet": "comet_ml", "dvc": "dvclive", "tensorboardx": "tensorboard", "no": "none", "false": "none"}
+OTHER_NAMES = {
+    "comet": "comet_ml",
+    "dvc": "dvclive",
+    "tensorboardx": "tensorboard",
+    "no": "none",
+    "off": "none",
+    "false": "none",
+}
 # A tracker that fails so often in a row is not asked any more: each time may take minutes.
 MOST_FAILURES = 5
 

@@ -156,6 +156,16 @@ def test_files_of_the_old_folder_that_are_still_open(tmp_path, monkeypatch):
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["model_index.json", "unet"]
 
 
+def test_the_old_folder_comes_back_when_the_new_one_cannot_be_put_in_its_place(tmp_path, monkeypatch):
+    replace_folder(tmp_path / "run", lambda folder: (folder.mkdir(), (folder / "old").write_text("")))
+    real = os.replace
+    failing = refusing(errno.EIO, lambda source, target: str(source).endswith(".run.tmp"), real)
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(DiskError):
+        replace_folder(tmp_path / "run", fill)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["old"]
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_a_cache_that_cannot_be_written(number, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("diffusers_progdistill.evaluation.cache.save_file", refusing(number))

@@ -156,6 +156,7 @@ def installed(monkeypatch):
         ("none", []),
         ("None", []),
         ("no", []),
+        ("off", []),
         ("tensorboard", ["tensorboard"]),
         ("mlflow,tensorboard", ["mlflow", "tensorboard"]),
         ("MLflow, mlflow", ["mlflow"]),
@@ -195,9 +196,10 @@ def test_no_token_reaches_a_service(installed):
 
 
 @pytest.mark.slow
-def test_wandb_itself(teacher_folder, tmp_path, monkeypatch):
+def test_wandb_itself(teacher_folder, tmp_path, monkeypatch, caplog):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     options = chain_options(teacher_folder, tmp_path / "run", report_to="wandb", reuse_targets=2)
     assert main(["distill", *options]) == 0
+    assert "the tracker wandb" not in caplog.text and list(tmp_path.rglob("*.wandb"))
