@@ -108,7 +108,7 @@ def test_evaluating_a_run_takes_its_data_without_writing_them_down(teachers, tmp
 
 def test_one_config_for_two_teachers_gives_what_fresh_ones_give(teachers, tmp_path):
     """The x-predicting teacher makes students of x, whatever was settled for the one before."""
-    shared = chain_of("", "")
+    shared = chain_of("a teacher", "a folder")
     made = {}
     for kind in ("v_prediction", "sample"):
         shared.pretrained_teacher_model, shared.output_dir = str(teachers / kind), str(tmp_path / f"shared-{kind}")
