@@ -14,7 +14,7 @@ from diffusers.training_utils import EMAModel
 
 from diffusers_progdistill.training.checkpointing import Checkpoints
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.loop import make_optimizer
+from diffusers_progdistill.training.optimizer import make_optimizer
 from diffusers_progdistill.training.teacher import default_unet_config
 
 

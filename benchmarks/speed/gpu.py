@@ -23,8 +23,9 @@ from updates import make_config, make_objective
 from diffusers_progdistill.data import ImageData
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.schedulers import ProgressiveDistillationScheduler
-from diffusers_progdistill.training.loop import make_optimizer, train_stage
+from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
+from diffusers_progdistill.training.optimizer import make_optimizer
 from diffusers_progdistill.training.setup import compiled
 from diffusers_progdistill.training.stages import Stage
 from diffusers_progdistill.training.teacher import default_unet_config

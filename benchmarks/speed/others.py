@@ -24,7 +24,7 @@ from diffusers_progdistill.pipelines.pipeline_progressive_distillation import Pr
 from diffusers_progdistill.schedulers import ProgressiveDistillationScheduler
 from diffusers_progdistill.training.checkpointing import Checkpoints
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.loop import make_optimizer
+from diffusers_progdistill.training.optimizer import make_optimizer
 
 
 def startup_rows(repeats: int) -> list[dict]:

@@ -9,8 +9,9 @@ from networks import make_images, make_network
 
 from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.loop import make_optimizer, train_stage
+from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
+from diffusers_progdistill.training.optimizer import make_optimizer
 from diffusers_progdistill.training.stages import Batch, HalvingObjective, Stage
 
 
