@@ -109,13 +109,13 @@ def measure(options):
     import torch
     import torchmetrics  # noqa: F401
 
+    from diffusers_progdistill import ProgressiveDistillationPipeline
     from diffusers_progdistill.commands.main import main as progdistill
     from diffusers_progdistill.evaluation.extractors import CHUNK, load_extractor
     from diffusers_progdistill.evaluation.features import SeededClassifier
     from diffusers_progdistill.evaluation.sampling import generate
-    from diffusers_progdistill.training.pretrained import load_pipeline
 
-    pipeline = load_pipeline(str(options.model), "model", None, None)
+    pipeline = ProgressiveDistillationPipeline.from_pretrained(options.model)
     images = torch.zeros(CHUNK, 3, options.size, options.size, dtype=torch.uint8)
     if options.feature_extractor == "classifier":
         with torch.no_grad():
