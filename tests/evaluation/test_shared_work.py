@@ -2,8 +2,8 @@
 
 import json
 import shutil
-import subprocess
-import sys
+
+from helpers.processes import command, start
 
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.evaluation import figures as figures_module
@@ -26,11 +26,11 @@ def test_a_reference_that_is_measured_too_is_made_once(teacher_folder, tmp_path,
 
 def test_two_that_measure_into_one_file_keep_each_others_figures(teacher_folder, tmp_path):
     options = ["--dataset_name", "digits", "--num_images", "20", "--output_dir", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "diffusers_progdistill.commands.main", "evaluate", str(teacher_folder), *options]
-    command += ["--cache_dir", str(tmp_path)]
+    words = ["evaluate", str(teacher_folder), *options, "--cache_dir", str(tmp_path)]
     # So many that each is at work while the other is.
     shares = ["1,2,3,4,5,6,7,8", "9,10,11,12,13,14,15,16"]
-    running = [subprocess.Popen([*command, "--steps", share]) for share in shares]
-    assert [process.wait() for process in running] == [0, 0]
+    running = [start(command(*words, "--steps", share)) for share in shares]
+    outputs = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
     assert sorted(row["num_inference_steps"] for row in results(tmp_path / "out")) == list(range(1, 17))
-    assert main([*command[3:], "--steps", "1"]) == 0 and len(results(tmp_path / "out")) == 16
+    assert main([*words, "--steps", "1"]) == 0 and len(results(tmp_path / "out")) == 16
