@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_unet
+from helpers.networks import tiny_unet
 from PIL import Image
 
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline

@@ -136,6 +136,15 @@ def test_no_file_gets_the_number_of_a_closed_stream(tmp_path):
     assert (tmp_path / "checkpoint").read_bytes() == b""
 
 
+@pytest.fixture
+def open_window():
+    """As in a terminal, whatever the tests were started with: under nohup the signal would be ignored."""
+    old = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, old)
+
+
+@pytest.mark.usefixtures("open_window")
 def test_a_window_that_closes_stops_the_run_with_a_checkpoint(teacher_folder, whole_chain, tmp_path, monkeypatch):
     """The hang-up comes twice, as from a shell and its terminal."""
     real, count = Monitor.on_update, iter(range(1000))
@@ -156,6 +165,7 @@ def test_a_window_that_closes_stops_the_run_with_a_checkpoint(teacher_folder, wh
     assert weights(tmp_path / "run") == weights(whole_chain)
 
 
+@pytest.mark.usefixtures("open_window")
 def test_a_hang_up_that_is_ignored_stays_ignored():
     """As under nohup."""
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
