@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_unet
 from helpers.broken_images import encoded
+from helpers.networks import tiny_unet
 from PIL import Image
 
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
