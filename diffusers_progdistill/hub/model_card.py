@@ -298,7 +298,7 @@ With `diffusers-progdistill`, which knows the number of steps:
         if "recipe" not in about:
             return ""
         changes = about.get("recipe_changes") or []
-        but = f", but for {', '.join(plain(name) for name in changes)}" if changes else ""
+        but = f", except {', '.join(plain(name) for name in changes)}" if changes else ""
         return f" The settings are\nthose of the recipe {plain(about['recipe'])}{but}."
 
     def training(self) -> str:

@@ -165,7 +165,8 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
         record.update(finished=True)
         run.data.findings.say(REPLACED)
     finish_trackers(accelerator)
-    accelerator.end_training()
+    # What comes after may need what the main process wrote.
+    accelerator.wait_for_everyone()
 
 
 def open_hub(config: DistillationConfig) -> dict:

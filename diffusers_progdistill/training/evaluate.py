@@ -93,7 +93,7 @@ def evaluate(config, targets: list[str]) -> Path:
         if own_folder is not None and folder == own_folder:
             write_card(folder, with_students(folder, records[targets[0]]))
         print(f"figures and curve are in {folder}")
-    accelerator.end_training()
+    accelerator.wait_for_everyone()
     return folder / FILE_NAME
 
 

@@ -3,6 +3,7 @@ Runs that leave no trace in their process. accelerate keeps what the first `Acce
 process, and writes to its environment; a notebook that trains in fp32 could not train in bf16 after that.
 """
 
+import atexit
 import contextlib
 import logging
 import os
@@ -21,6 +22,13 @@ STATES = (AcceleratorState, PartialState, GradientState)
 # What accelerate sets for the process that it runs in.
 PREFIXES = ("ACCELERATE_", "FSDP_", "MASTER_", "XLA_")
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+
+@atexit.register
+def leave_process_group():
+    """Part from the other processes at the very end: runs in turn share one group, whose addresses serve only once."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _variables() -> dict[str, str]:

@@ -113,7 +113,9 @@ def describe_recipe(config: DistillationConfig, is_student: bool = False) -> str
     names = [k for k in ("start_steps", *LEFT_TO_RECIPE) if not (is_student and k == "teacher_solver")]
     values = ", ".join(f"{k} {getattr(config, k)}" for k in names)
     changes = ", ".join(changes_of(config))
-    return f"recipe: {config.recipe or 'as the run began'} ({values})" + (f", but for {changes}" if changes else "")
+    return f"recipe: {config.recipe or 'as the run began'} ({values})" + (
+        f"; given otherwise: {changes}" if changes else ""
+    )
 
 
 def about_recipe(config: DistillationConfig) -> dict:

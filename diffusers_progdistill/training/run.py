@@ -92,5 +92,6 @@ def run_alone(run: Run, network, objective, scheduler, stage: Stage, ema_decay: 
             make_student(run, network, objective, scheduler, stage, monitor, record, stop, ema_decay, alone=True)
             run.data.findings.say(REPLACED)
         finish_trackers(accelerator)
-        accelerator.end_training()
+        # What comes after may need what the main process wrote.
+        accelerator.wait_for_everyone()
     return folder

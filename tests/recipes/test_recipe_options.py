@@ -138,7 +138,7 @@ def test_the_record_the_card_and_the_plan_name_it(teacher_folder, tmp_path, caps
     distill(dataclasses.replace(config, dry_run=True))
     said = capsys.readouterr().out
     values = "start_steps 8, teacher_solver ddim, loss_type huber, clip_loss False"
-    assert f"recipe: paper ({values}), but for start_steps, loss_type, updates_per_stage\n" in said
+    assert f"recipe: paper ({values}); given otherwise: start_steps, loss_type, updates_per_stage\n" in said
     assert "of the images' values are exactly 0 or 255: --clip_loss may help\n" in said
     distill(config)
     about = record_of(tmp_path / "run")["about"]
@@ -146,7 +146,7 @@ def test_the_record_the_card_and_the_plan_name_it(teacher_folder, tmp_path, caps
     assert about["recipe_changes"] == ["start_steps", "loss_type", "updates_per_stage"]
     assert "recipe" not in record_of(tmp_path / "run")["settings"]
     card = " ".join((tmp_path / "run" / "README.md").read_text().split())
-    assert "those of the recipe paper, but for start\\_steps, loss\\_type, updates\\_per\\_stage." in card
+    assert "those of the recipe paper, except start\\_steps, loss\\_type, updates\\_per\\_stage." in card
     assert config == DistillationConfig(**given)
 
 

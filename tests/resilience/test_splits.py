@@ -40,3 +40,11 @@ def test_the_same_trajectory(teacher_folder, tmp_path):
     figures = [evaluation(tmp_path / name) for name in ("one", "two")]
     assert figures[0].keys() == figures[1].keys() and len(figures[0]) == 3
     assert all(figures[1][k] == pytest.approx(v, rel=1e-3) for k, v in figures[0].items()), figures
+
+
+@pytest.mark.slow
+def test_two_processes_make_two_runs_in_turn(tmp_path):
+    """The demo trains a teacher and then distils it."""
+    status, output = run(torchrun("demo", "--output_dir", tmp_path / "demo", "--scale", "0.002"))
+    assert status == 0, output
+    assert json.loads((tmp_path / "demo" / "chain.json").read_text())["finished"]
