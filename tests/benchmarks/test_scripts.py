@@ -39,6 +39,7 @@ def test_speed_of_the_smallest_network(tmp_path):
     assert "openai: skipped" in output and "hramchenko: skipped" in output
 
 
+@pytest.mark.slow
 def test_what_runs_on_a_gpu_runs_on_a_cpu(tmp_path):
     words = ["--sizes", "16", "--batch_sizes", "2", "--blocks", "4", "--block", "2", "--repeats", "1", "--eager"]
     script("speed/gpu.py", *words, "--json", str(tmp_path / "gpu.json"))

@@ -57,6 +57,7 @@ def forget_images(cache):
     return len(files)
 
 
+@pytest.mark.slow
 def test_reference_is_kept_in_portions(run_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(figures_module, "PORTION_CHUNKS", 1)
     asked = ["--num_images", "1100", "--steps", "4", "--reference_steps", "4", "--seeds", "3"]

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 from helpers.processes import command, start
 
 from diffusers_progdistill.commands.main import main
@@ -24,6 +25,7 @@ def test_a_reference_that_is_measured_too_is_made_once(teacher_folder, tmp_path,
     assert sorted(made) == [(20, 2), (20, 4)]
 
 
+@pytest.mark.slow
 def test_two_that_measure_into_one_file_keep_each_others_figures(teacher_folder, tmp_path):
     options = ["--dataset_name", "digits", "--num_images", "20", "--output_dir", str(tmp_path / "out")]
     words = ["evaluate", str(teacher_folder), *options, "--cache_dir", str(tmp_path)]

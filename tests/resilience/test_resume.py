@@ -119,6 +119,7 @@ def test_two_processes_stop_together(teacher_folder, tmp_path, moments):
     assert weights(folder) == weights(whole) and logged(folder) == logged(whole)
 
 
+@pytest.mark.slow
 def test_the_child_of_accelerate_launch_does_not_outlive_it(teacher_folder, tmp_path):
     folder = tmp_path / "run"
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
