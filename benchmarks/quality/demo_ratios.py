@@ -43,7 +43,7 @@ def main():
     reference = distances(teacher, 256)
     show("teacher, DDIM 256 steps", reference, f"floor {metric.floor:.3f}")
     four = distances(teacher, 4)
-    goals = {8: 1.2, 4: 1.3, 2: 1.7, 1: 2.2}
+    goals = {8: 1.1, 4: 1.15, 2: 1.25, 1: 1.35}
     for steps in sorted(students, reverse=True):
         own = distances(students[steps], steps)
         show(f"student {steps}", own)
