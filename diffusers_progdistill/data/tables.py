@@ -35,6 +35,9 @@ def find_in_tables(root: Path, names: list[str], config, flag: str) -> Found:
     if not names:
         raise InputError(f"{flag} holds no rows: give a folder of images or a parquet file")
     _check_columns({name: schemas[name] for name in names}, config.class_column, flag)
+    if len(folders := sorted({Path(name).parent.as_posix() for name in names})) > 1:
+        # On the Hub they may be configurations, one of which was meant.
+        notice(f"{flag}: the tables of {len(folders):,} folders are read as one data set", folders)
     table = _load([root / name for name in names], config, flag)
     places = [] if config.follow_links else [root]
     return found_in_table(table, config, flag, places, root / Path(names[0]).parent)

@@ -175,3 +175,14 @@ def test_tables_whose_columns_hold_other_types_are_refused_in_one_line(tmp_path,
     with pytest.raises(InputError, match="cannot be loaded") as raised:
         found(tmp_path / "x")
     assert "\n" not in str(raised.value) and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [(("en/a", "de/a"), True), (("a", "more/a"), True), (("x/a", "x/b"), False)]
+)
+def test_tables_of_several_folders_are_one_data_set_and_said_to_be(tmp_path, caplog, names, said):
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        make_table(tmp_path / f"{name}.parquet", [number])
+    assert len(loaded(tmp_path)) == 2
+    assert ("the tables of 2 folders are read as one data set" in caplog.text) == said
