@@ -11,10 +11,10 @@ _PUBLIC = {
     "ProgressiveDistillationPipeline": "pipelines.pipeline_progressive_distillation",
     "register": "pipelines.pipeline_progressive_distillation",
     "save_pipeline": "pipelines.export",
-    "adopt": "training.adopt",
+    "convert": "training.convert",
     "distill": "training.chain",
     "train_teacher": "training.teacher",
-    "AdoptionConfig": "training.config",
+    "ConversionConfig": "training.config",
     "DistillationConfig": "training.config",
     "TeacherConfig": "training.config",
 }

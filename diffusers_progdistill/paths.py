@@ -80,7 +80,7 @@ def settle_option(value: Any, name: str) -> str:
     return ",".join(settle_path(word.strip(), f"--{name}") for word in value.split(","))
 
 
-def settle_paths(config) -> None:
+def resolve_paths(config) -> None:
     """Settle every path of a dataclass of options; what was not given, and empty defaults, stay as they are."""
     for field in fields(config):
         value = getattr(config, field.name)

@@ -69,7 +69,7 @@ def read_finished(folder: Path, given: str | None) -> dict:
             f"{given} holds no readable {RECORD_NAME}: give the OUTPUT_DIR of `progdistill distill`"
         ) from error
     content = with_students(folder, content)
-    if not students_of(content) or "about" not in content:
+    if not list_students(content) or "about" not in content:
         raise InputError(f"{given} holds no finished student: give the OUTPUT_DIR of `progdistill distill`")
     return content
 
@@ -94,8 +94,8 @@ def hardware_text(hardware: dict) -> str:
     )
 
 
-def students_of(content: dict) -> list[dict]:
-    """The finished halvings of a record; an adopted teacher is none."""
+def list_students(content: dict) -> list[dict]:
+    """The finished halvings of a record; an converted teacher is none."""
     return [s for s in content["stages"] if "num_inference_steps" in s]
 
 

@@ -41,11 +41,11 @@ def check_model_files(folder: Path, flag: str, trust_remote_code: bool):
             if not isinstance(name, str) or {"/", "\\"} & set(name):
                 raise InputError(f"{flag}: {path.relative_to(folder)} names {name}, which leads out of the folder")
     index = read_json(folder / "model_index.json", flag)
-    if not trust_remote_code and (name := code_in(index, folder)):
+    if not trust_remote_code and (name := find_code(index, folder)):
         raise InputError(f"{flag} would run code of its own ({name}); if you trust it, give --trust_remote_code")
 
 
-def code_in(index: dict, folder: Path) -> str | None:
+def find_code(index: dict, folder: Path) -> str | None:
     """What of a pipeline is made by Python files in its folder, if anything is."""
     for name, value in index.items():
         library = value[0] if isinstance(value, list) and value else None

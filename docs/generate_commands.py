@@ -4,8 +4,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from diffusers_progdistill.commands import adopt, card, distill, evaluate, push, sample, train_teacher
-from diffusers_progdistill.training.config import AdoptionConfig, DistillationConfig, TeacherConfig
+from diffusers_progdistill.commands import card, convert, distill, evaluate, push, sample, train_teacher
+from diffusers_progdistill.training.config import ConversionConfig, DistillationConfig, TeacherConfig
 
 
 HEAD = """# Commands
@@ -24,7 +24,7 @@ The demo of the README. `--output_dir` (`demo-digits`) and `--scale` (1.0, the f
 TRAINING = {
     "train-teacher": (train_teacher, TeacherConfig),
     "distill": (distill, DistillationConfig),
-    "adopt": (adopt, AdoptionConfig),
+    "convert": (convert, ConversionConfig),
 }
 OTHERS = {
     "evaluate DIR [DIR ...]": (evaluate, evaluate.EvaluationConfig),

@@ -44,7 +44,7 @@ def test_benchmark_config_plans_teacher_and_chain(name, tmp_path, capsys, monkey
     config += ["--report_to", "none", "--dry_run"]
     assert main(["train-teacher", *config]) == 0
     said = capsys.readouterr().out
-    assert "GB for weights" in said and "forward units" in said
+    assert "GB for weights" in said and "forward passes" in said
     heads = {} if size == 32 else {"out_channels": 6}
     classes = {"num_class_embeds": 10} if conditional else {}
     kind = "sample_epsilon" if heads else "sample"
@@ -60,7 +60,7 @@ def test_benchmark_config_plans_teacher_and_chain(name, tmp_path, capsys, monkey
     assert main(["distill", *config, "--pretrained_teacher_model", str(teacher)]) == 0
     said = capsys.readouterr().out
     assert f"{start:>5} -> {start // 2:<5} steps    50,000 updates" in said
-    assert "2 -> 1     steps   100,000 updates" in said and "no adopt stage needed" in said
+    assert "2 -> 1     steps   100,000 updates" in said and "no conversion stage needed" in said
     assert not Path(f"{name}-students").exists()
 
 
@@ -70,7 +70,7 @@ def test_the_two_lsun_configs_differ_in_names_only():
 
 
 @pytest.mark.slow
-def test_ddpm_cifar10_config_plans_to_adopt(tmp_path, capsys, monkeypatch):
+def test_ddpm_cifar10_config_plans_to_convert(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     # The architecture of google/ddpm-cifar10-32, with a sixteenth of its width.
     unet = UNet2DModel(
@@ -92,8 +92,8 @@ def test_ddpm_cifar10_config_plans_to_adopt(tmp_path, capsys, monkeypatch):
     config = ["--config", str(CONFIGS / "ddpm_cifar10.yaml"), "--pretrained_teacher_model", str(tmp_path / "t")]
     assert main(["distill", *config, *options]) == 0
     said = capsys.readouterr().out
-    assert "it is adopted first: its noise schedule is not the canonical cosine one" in said
-    assert "teacher" in said and "200,000 forward units" in said
+    assert "it is converted first: its noise schedule is not the canonical cosine one" in said
+    assert "teacher" in said and "200,000 forward passes" in said
 
 
 def test_a_section_of_a_config_is_for_its_command_and_typed_data_replace_the_files(tmp_path, capsys):

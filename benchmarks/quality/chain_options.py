@@ -4,7 +4,7 @@ python benchmarks/quality/chain_options.py OUTPUT TEACHER
 
 TEACHER is the demo's (`demo-digits/teacher`). Each option is a chain from 32 steps to 1 with the demo's settings but
 for 265 updates a stage and the plain squared loss, that differs in it alone, for three training seeds; distances of
-the students of 8, 4, 2 and 1 steps, forward units, seconds of training, and the difference of each distance from that
+the students of 8, 4, 2 and 1 steps, forward passes, seconds of training, and the difference of each distance from that
 of the option `--against`: paired by training and sampling seed, with the 95 % interval of its mean (Student's t over
 the training seeds, each the mean of its sampling seeds). A run that was stopped goes on. `--options` picks some, so
 that several processes, each with a `--name`, can share them; a last call trains nothing, measures again what stands
@@ -22,7 +22,7 @@ from measuring import DigitFigures
 from scipy import stats
 
 from diffusers_progdistill.commands.demo import chain_config
-from diffusers_progdistill.diffusion.parameterization import to_sample
+from diffusers_progdistill.processes.prediction import to_sample
 from diffusers_progdistill.training import stages
 from diffusers_progdistill.training.chain import distill
 
@@ -129,7 +129,7 @@ def show(folder: Path, names: list[str], against: str, seeds: list[int], figures
     print(f"{'option':<32}{'steps':>6}{'distance, median [range]':>30}{'units':>8}{'seconds':>9}   against {against}")
     for name in names:
         records = [json.loads((chain_folder(folder, name, s) / "chain.json").read_text()) for s in seeds]
-        units = sum(stage["forward_units"] for stage in records[0]["stages"])
+        units = sum(stage["forward_passes"] for stage in records[0]["stages"])
         seconds = statistics.median(sum(stage["seconds"] for stage in r["stages"]) for r in records)
         for steps in STEPS:
             made = rows.get((name, steps), [])

@@ -3,9 +3,9 @@
 python benchmarks/quality/class_ratios.py OUTPUT
 
 Trains what OUTPUT does not hold yet: a class-conditional teacher with label dropping, its chain to 4 steps, and the
-chain of its guided samples (adopted first). Then: the share of generated digits to which a seeded classifier, trained
-on four fifths of the real ones, gives the asked label; and the Frechet distance of the guided student to that of the
-guided teacher, from the same noise.
+chain of its guided samples (converted first). Then: the share of generated digits to which a seeded classifier,
+trained on four fifths of the real ones, gives the asked label; and the Frechet distance of the guided student to that
+of the guided teacher, from the same noise.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from adopt_ratios import Distances, chain_of, ratio, show
+from conversion_ratios import Distances, chain_of, ratio, show
 
 from diffusers_progdistill.commands.demo import teacher_config
 from diffusers_progdistill.data import ImageData, load_digits
@@ -76,7 +76,7 @@ def main():
             show(f"{name}, {steps} steps: asked label, %", shares[name])
         show("student - teacher", [a - b for a, b in zip(shares["student"], shares["teacher"])], "goal >= -2")
     if "guided" in rows:
-        distill(chain_config(folder, f"guided-{scale:g}", guidance_scale=scale, adopt_updates=1500))
+        distill(chain_config(folder, f"guided-{scale:g}", guidance_scale=scale, conversion_updates=1500))
         distances = Distances(folder / "distances.json", list(range(1, options.seeds + 1)), 2000)
         student = ProgressiveDistillationPipeline.from_pretrained(folder / f"guided-{scale:g}" / "steps-4")
         own = distances.of(f"guided {scale:g} student", student, 4)

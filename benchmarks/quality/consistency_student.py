@@ -1,13 +1,13 @@
-"""The rival of a chain: one consistency-style student of the same teacher, at the same cost in forward units.
+"""The rival of a chain: one consistency-style student of the same teacher, at the same cost in forward passes.
 
-python benchmarks/quality/consistency_student.py train --config CONFIG.yaml --output_dir consistency --forward_units N
+python benchmarks/quality/consistency_student.py train --config CONFIG.yaml --output_dir consistency --forward_passes N
 python benchmarks/quality/consistency_student.py measure consistency --config CONFIG.yaml --evaluation evaluation.json
 
 diffusers' latent-consistency recipe (Luo et al., 2023) for a UNet2DModel on pixels: 64 DDIM steps of the teacher, one
 of which the student is to be consistent over; boundary scalings with sigma_data 0.5 and timesteps times 10; a
 pseudo-Huber loss with c = 0.001 on x; the target network is the student's average with decay 0.95, and it is what is
-measured. Without text there is no guidance to embed. An update costs 5 forward units, as a halving does: the student's
-three, one of the teacher, one of the target network. Optimizer, batch and learning rate are the chain's.
+measured. Without text there is no guidance to embed. An update costs 5 forward passes, as a halving does: the
+student's three, one of the teacher, one of the target network. Optimizer, batch and learning rate are the chain's.
 
 Sampled as diffusers' LCMScheduler does, with fresh noise after each step ("consistency"), and with the noise that its
 prediction implies ("consistency, DDIM").
@@ -22,13 +22,13 @@ from accelerate import Accelerator
 
 from diffusers_progdistill.commands.parsing import parse
 from diffusers_progdistill.data import load_data
-from diffusers_progdistill.diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
-from diffusers_progdistill.diffusion.parameterization import to_sample
 from diffusers_progdistill.evaluation.extractors import load_extractor
 from diffusers_progdistill.evaluation.figures import Evaluation, Subject
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.summary import summaries, table
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+from diffusers_progdistill.processes.betas import add_noise, cosine_angle, time_to_timestep
+from diffusers_progdistill.processes.prediction import to_sample
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.network import student_network
 from diffusers_progdistill.training.recipes import settle
@@ -108,7 +108,7 @@ class ConsistencyPipeline(ProgressiveDistillationPipeline):
         return argparse.Namespace(images=self.decode(x, "pt"))
 
 
-def train(config: DistillationConfig, forward_units: int):
+def train(config: DistillationConfig, forward_passes: int):
     """Train the student into the output folder; a run that was stopped goes on."""
     run = open_run(settle(config))
     teacher = run.teacher.pipeline
@@ -116,7 +116,7 @@ def train(config: DistillationConfig, forward_units: int):
     num_train = teacher.scheduler.config.num_train_timesteps
     objective = ConsistencyObjective(teacher.unet, student, config.prediction_type, num_train)
     # Its targets move with its average, so each serves one update, whatever the options say.
-    stage = Stage("steps-1", 1, round(forward_units / 5), 5)
+    stage = Stage("steps-1", 1, round(forward_passes / 5), 5)
     run_alone(run, student, objective, teacher.scheduler, stage, TARGET_DECAY)
 
 
@@ -143,7 +143,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["train", "measure"])
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--forward_units", type=int)
+    parser.add_argument("--forward_passes", type=int)
     parser.add_argument("--evaluation", type=Path, default=Path("evaluation.json"))
     parser.add_argument("--num_images", type=int, default=2000)
     parser.add_argument("--seeds", default="1,2,3,4,5")
@@ -152,7 +152,7 @@ def main():
     options, rest = parser.parse_known_args()
     config = parse(DistillationConfig, rest, "progdistill distill", "the rest: options of `progdistill distill`")
     if options.what == "train":
-        train(config, options.forward_units)
+        train(config, options.forward_passes)
     else:
         measure(config, options.folder, options)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from adopt_ratios import chain_of, show
+from conversion_ratios import chain_of, show
 
 from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
@@ -21,7 +21,7 @@ from diffusers_progdistill.pipelines.pipeline_progressive_distillation import Pr
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
-from diffusers_progdistill.training.stages import HalvingObjective, Stage
+from diffusers_progdistill.training.stages import DistillationObjective, Stage
 
 
 def stochastic(folder: Path, steps: int, updates: int, seed: int) -> ProgressiveDistillationPipeline:
@@ -39,7 +39,7 @@ def trained_on(folder: Path, steps: int, updates: int, data, seed: int) -> Progr
     teacher = ProgressiveDistillationPipeline.from_pretrained(folder / f"steps-{2 * steps}")
     kind = pipeline.scheduler.config.prediction_type
     frozen = teacher.unet.eval().requires_grad_(False)
-    objective = HalvingObjective(frozen, kind, steps, kind, "truncated_snr", 1024)
+    objective = DistillationObjective(frozen, kind, steps, kind, "truncated_snr", 1024)
     config = chain_of("", "", seed=seed)
     stage, monitor = Stage("again", 7, updates, 5), Monitor(Accelerator(cpu=True), None, 1)
     monitor.start(stage, 1, 1, config.train_batch_size)

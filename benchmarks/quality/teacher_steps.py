@@ -26,12 +26,12 @@ def main():
     pipeline.unet.eval().requires_grad_(False)
     start.NUM_IMAGES, accelerator = options.num_images, Accelerator(cpu=True)
     metrics = ImageMetrics(load_digits(), num_images=options.num_images)
-    reference = start.images_of(pipeline, start.REFERENCE_STEPS["midpoint"], "midpoint", accelerator)
+    reference = start.sample_teacher(pipeline, start.REFERENCE_STEPS["midpoint"], "midpoint", accelerator)
     variance = (reference - reference.mean(0)).square().mean()
     print(f"{'evaluations':>11}{'solver':>10}{'share':>10}{'distance':>10}")
     for steps in (int(word) for word in options.steps.split(",")):
         for solver in ("ddim", "midpoint"):
-            images = start.images_of(pipeline, steps, solver, accelerator)
+            images = start.sample_teacher(pipeline, steps, solver, accelerator)
             share = ((images - reference).square().flatten(1).mean(1).median() / variance).item()
             distance = metrics.distance((images / 2 + 0.5).cpu())
             print(f"{steps:>11}{solver:>10}{share:>10.1e}{distance:>10.3f}", flush=True)

@@ -7,12 +7,12 @@ import torch
 from accelerate import Accelerator
 from networks import make_images, make_network
 
-from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE
+from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.optimizer import make_optimizer
-from diffusers_progdistill.training.stages import Batch, HalvingObjective, Stage
+from diffusers_progdistill.training.stages import Batch, DistillationObjective, Stage
 
 
 NUM_STEPS, TIMESTEPS = 8, 1024
@@ -23,10 +23,10 @@ def make_config(batch_size: int, **options) -> DistillationConfig:
     return DistillationConfig(dataset_name="digits", report_to="none", train_batch_size=batch_size, **options)
 
 
-def make_objective(teacher, device=None, loss_type: str = "huber") -> HalvingObjective:
+def make_objective(teacher, device=None, loss_type: str = "huber") -> DistillationObjective:
     """The loss with both of its parts, which costs the most, or the squared one, the only one that peers know."""
     own = {"huber_c": DistillationConfig.huber_c, "clip_loss": True} if loss_type == "huber" else {}
-    return HalvingObjective(
+    return DistillationObjective(
         teacher, "v_prediction", NUM_STEPS, "v_prediction", "truncated_snr", TIMESTEPS, device, **own
     )
 
@@ -88,7 +88,7 @@ def against(
     accelerator = Accelerator(cpu=True)
     objective = make_objective(make_network(network).eval().requires_grad_(False), loss_type=loss_type)
     stage = Stage("speed", NUM_STEPS, warm_up + repeats, 5)
-    monitor = Interleaving(accelerator, stage.forward_units, sides, warm_up)
+    monitor = Interleaving(accelerator, stage.forward_passes, sides, warm_up)
     monitor.start(stage, 1, 1, batch_size)
     decay = config.ema_decay if ema else None
     train_stage(accelerator, make_network(network), objective, make_images(network), stage, config, monitor, decay)

@@ -3,7 +3,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import InputError
-from ..paths import settle_paths
+from ..paths import resolve_paths
 from ..training.config import option
 from .parsing import parse, split_targets
 
@@ -58,7 +58,7 @@ class EvaluationConfig:
     )
 
     def __post_init__(self):
-        settle_paths(self)
+        resolve_paths(self)
 
 
 def main(argv: list[str]) -> int:

@@ -12,7 +12,7 @@ COMMANDS = {
     "demo": "train a teacher of real handwritten digits and distil it to one step, in minutes on a CPU",
     "train-teacher": "train a diffusion model that can be distilled without further ado",
     "distill": "distil a teacher into students of half, a quarter, ... of its steps",
-    "adopt": "make a model of the canonical schedule out of any other",
+    "convert": "make a model of the canonical schedule out of any other",
     "push": "put the students of a chain on the Hub, or what is missing of them",
     "card": "write the model card of a chain",
     "evaluate": "measure models: distances to real images, precision and recall, agreement with the teacher",

@@ -18,7 +18,7 @@ from .terminal import lasting_output
 
 
 # Parts of a YAML file that are for one command.
-SECTIONS = ("train-teacher", "adopt", "distill", "evaluate", "sample", "push", "card")
+SECTIONS = ("train-teacher", "convert", "distill", "evaluate", "sample", "push", "card")
 
 # What a disk, a share, the rights of a file or a limit of the system brings about; not a fault of the program.
 OF_THE_SYSTEM = {

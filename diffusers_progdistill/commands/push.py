@@ -29,11 +29,11 @@ def main(argv: list[str]) -> int:
     from ..hub.folder import publish_folder
     from ..hub.upload import open_repository
     from ..pipelines.loading import ModelSource, load_model
-    from ..record import only_process_in, read_finished, students_of
+    from ..record import list_students, only_process_in, read_finished
 
     folder = Path(target or "")
     content = read_finished(folder, target)
-    for stage in students_of(content):
+    for stage in list_students(content):
         # What no command could load is not given to others.
         load_model(ModelSource(str(folder / stage["name"]), "student"))
     hub = content.get("hub") or {}

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from ..disk import replace_file
 from ..errors import InputError
-from ..paths import settle_path, settle_paths
+from ..paths import resolve_paths, settle_path
 from ..training.config import option
 from .parsing import parse, split_target
 
@@ -30,7 +30,7 @@ class SampleConfig:
     trust_remote_code: bool = option(False, "Let code that comes with the model run.")
 
     def __post_init__(self):
-        settle_paths(self)
+        resolve_paths(self)
 
 
 def main(argv: list[str]) -> int:
@@ -58,7 +58,7 @@ def sample(model: str, config: SampleConfig):
     from diffusers.utils import logging, make_image_grid
 
     from ..evaluation.pictures import to_pictures
-    from ..evaluation.sampling import noise_of
+    from ..evaluation.sampling import draw_noise
     from ..pipelines.loading import ModelSource, find_device, load_model
 
     logging.disable_progress_bar()
@@ -74,7 +74,7 @@ def sample(model: str, config: SampleConfig):
         images = []
         for first in range(0, config.num_images, config.batch_size):
             size = min(config.batch_size, config.num_images - first)
-            noise, generators = noise_of(config.seed, first, size, pipeline.latents_shape(1)[1:])
+            noise, generators = draw_noise(config.seed, first, size, pipeline.latents_shape(1)[1:])
             part = None if labels is None else labels[first : first + size]
             options = {"output_type": "pt", "guidance_scale": config.guidance_scale}
             made = pipeline(size, part, config.num_inference_steps, generators, latents=noise, **options)

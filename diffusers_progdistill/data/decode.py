@@ -75,7 +75,7 @@ class Picture:
     kinds: tuple[str, ...] = ()
 
 
-def color_of(name: str) -> tuple[int, int, int]:
+def parse_color(name: str) -> tuple[int, int, int]:
     """
     The colour that `--background_color` names.
 

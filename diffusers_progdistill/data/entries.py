@@ -9,7 +9,7 @@ from .findings import printable
 READ_AT_ONCE = 50
 
 
-def entries_of(column, numbers: Sequence[int]) -> Iterator:
+def list_entries(column, numbers: Sequence[int]) -> Iterator:
     """
     Entries of a column or list one after the other; for one that cannot be looked up, what was raised.
 

@@ -52,7 +52,7 @@ class Listing:
         """What there is instead of images, in words."""
         parts = [f"{len(names):,} {kind}" for kind, names in sorted(self.unreadable.items())]
         parts += [f"{len(self.hidden):,} hidden"] if self.hidden else []
-        tables = Counter(formats.ending_of(name) for name in [*self.side_tables, *self.metadata])
+        tables = Counter(formats.read_ending(name) for name in [*self.side_tables, *self.metadata])
         others = self.others + tables
         # The endings of a stranger's files may be any text.
         parts += [f"{n:,} {ending or 'without an ending'}" for ending, n in others.most_common(3)]
@@ -150,7 +150,7 @@ class _Walk:
         return any(target.is_relative_to(place) for place in self.allowed)
 
     def _take(self, name: str):
-        found, ending = self.found, formats.ending_of(name)
+        found, ending = self.found, formats.read_ending(name)
         last = name.rpartition("/")[2]
         if last.startswith("._"):
             # The other half of a file that was copied from a Mac.

@@ -60,15 +60,15 @@ def image_endings() -> frozenset[str]:
     return frozenset(names - NOT_OPENED)
 
 
-def ending_of(path: str) -> str:
+def read_ending(path: str) -> str:
     """The ending in lower case; that of `images.tar.gz` is `.gz`."""
     return os.path.splitext(path)[1].lower()
 
 
 def is_data(name: str) -> bool:
     """Whether a file is an image, a table or metadata by its name."""
-    is_table = ending_of(name) in TABLE_ENDINGS or name.rpartition("/")[2].lower() in METADATA_NAMES
-    return is_table or ending_of(name) in image_endings()
+    is_table = read_ending(name) in TABLE_ENDINGS or name.rpartition("/")[2].lower() in METADATA_NAMES
+    return is_table or read_ending(name) in image_endings()
 
 
 def looks_like_image(path: Path) -> bool:

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from ..errors import DiskError, InputError
 from .decode import PLAIN, NoImage, quiet_pillow, read_picture
-from .entries import entries_of, name_of
+from .entries import list_entries, name_of
 from .findings import MISSING, REPLACED, SKIPPED, Findings, reason_of
 from .sizes import to_array
 
@@ -76,7 +76,7 @@ class ImageData(Dataset):
         else:
             sample = range(0, len(entries), max(1, len(entries) // SAMPLED))[:SAMPLED]
             self.findings = Findings(f"{len(sample):,} sampled", self._words())
-            for number, entry in zip(sample, entries_of(entries, sample)):
+            for number, entry in zip(sample, list_entries(entries, sample)):
                 self._try_decode(entry, number)
         self.findings.say()
         self._numbers = readable
@@ -103,7 +103,7 @@ class ImageData(Dataset):
         images = np.empty((count, self.channels, self.resolution, self.resolution), dtype=np.uint8)
         readable = []
         bar = tqdm(total=count, desc="reading images", disable=count < 5000)
-        for number, entry in enumerate(entries_of(self._entries, range(count))):
+        for number, entry in enumerate(list_entries(self._entries, range(count))):
             bar.update()
             array = self._try_decode(entry, number)
             if array is not None:
@@ -179,7 +179,7 @@ class ImageData(Dataset):
     def _read_anew(self, numbers: list[int]) -> Batch:
         quiet_pillow()
         rows, used, failed = [], [], []
-        for number, entry in zip(numbers, entries_of(self._entries, numbers)):
+        for number, entry in zip(numbers, list_entries(self._entries, numbers)):
             array, in_a_row = None, 0
             while array is None:
                 try:
@@ -190,7 +190,7 @@ class ImageData(Dataset):
                     if in_a_row == MOST_IN_A_ROW or in_a_row == len(self):
                         return Batch(None, None, failed[-1:])
                     number = (number + 1) % len(self)
-                    entry = next(entries_of(self._entries, [number]))
+                    entry = next(list_entries(self._entries, [number]))
             rows.append(array)
             used.append(number)
         labels = None if self.labels is None else self.labels[torch.as_tensor(used)]

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ..errors import InputError
-from .decode import Reading, color_of
+from .decode import Reading, parse_color
 from .digits import load_digits
 from .found import Found
 from .hub import find_on_hub
@@ -28,7 +28,7 @@ def load_data(
     Raises:
         [`InputError`]: If there is no such data set, it has no readable image, or its channels differ.
     """
-    background = color_of(config.background_color)
+    background = parse_color(config.background_color)
     if config.dataset_name == "digits":
         if config.train_split not in (None, "train"):
             raise InputError(f"--train_split {config.train_split}: the digits have no splits; leave it out")

@@ -26,7 +26,7 @@ def find_local(path: Path, config, flag: str) -> Found:
     if not path.exists():
         raise InputError(f"{flag} does not exist: give a folder of images or a parquet file")
     if path.is_file():
-        ending = formats.ending_of(path.name)
+        ending = formats.read_ending(path.name)
         if ending in formats.TABLE_ENDINGS:
             return find_in_tables(path.parent, [path.name], config, flag)
         if ending in formats.ARCHIVE_ENDINGS:

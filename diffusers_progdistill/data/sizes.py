@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from ..errors import InputError
 from .decode import Reading, is_gray, open_image, quiet_pillow, read_picture
-from .entries import entries_of
+from .entries import list_entries
 
 
 # Images whose first bytes tell whether a data set has colours.
@@ -46,7 +46,7 @@ def look_at(entries, reading: Reading, count: int = LOOKED_AT) -> Look:
     numbers = range(0, len(entries), max(1, len(entries) // count))
     rest = sorted(set(range(len(entries))) - set(numbers))
     for order, some in enumerate((numbers, rest)):
-        for entry in entries_of(entries, some):
+        for entry in list_entries(entries, some):
             try:
                 # The size is taken from a picture that can be read to its end.
                 image = read_picture(entry, reading).image if size is None else None
@@ -61,7 +61,7 @@ def look_at(entries, reading: Reading, count: int = LOOKED_AT) -> Look:
     raise InputError(f"{reading.source} holds no readable image: give a folder with PNG or JPEG files")
 
 
-def side_of(sample_size, owner: str) -> int | None:
+def parse_side(sample_size, owner: str) -> int | None:
     """
     Height and width of a network's images from its config's `sample_size`, whatever form that has.
 
@@ -98,7 +98,7 @@ def settle(resolution: int | None, sample_size, owner: str) -> int | None:
     Raises:
         [`InputError`]: If they contradict each other.
     """
-    side = side_of(sample_size, owner)
+    side = parse_side(sample_size, owner)
     if None not in (resolution, side) and resolution != side:
         raise InputError(
             f"--resolution {resolution} does not fit {owner}, which makes images of {side}x{side}: give --resolution"
@@ -107,7 +107,7 @@ def settle(resolution: int | None, sample_size, owner: str) -> int | None:
     return side or resolution
 
 
-def levels_of(side: int, most: int) -> int:
+def count_levels(side: int, most: int) -> int:
     """Levels of a network that halves an image between them: as many as its side allows, at most `most`."""
     levels = 1
     while levels < most and side % 2**levels == 0:

@@ -89,7 +89,7 @@ def read_schema(path: Path, flag: str):
     import pyarrow.parquet as parquet
 
     try:
-        if formats.ending_of(path.name) == ".parquet":
+        if formats.read_ending(path.name) == ".parquet":
             return parquet.read_schema(path)
         with pa.OSFile(str(path)) as file:
             try:
@@ -106,7 +106,7 @@ def has_rows(path: Path) -> bool:
     """Whether a table holds anything; an arrow file is taken to."""
     import pyarrow.parquet as parquet
 
-    return formats.ending_of(path.name) != ".parquet" or parquet.read_metadata(path).num_rows > 0
+    return formats.read_ending(path.name) != ".parquet" or parquet.read_metadata(path).num_rows > 0
 
 
 def _with_images(schemas: dict, image_column: str, flag: str) -> list[str]:
@@ -144,7 +144,7 @@ def _check_columns(schemas: dict, class_column: str | None, flag: str):
 def _load(paths: list[Path], config, flag: str):
     import datasets
 
-    builder = "parquet" if formats.ending_of(paths[0].name) == ".parquet" else "arrow"
+    builder = "parquet" if formats.read_ending(paths[0].name) == ".parquet" else "arrow"
     files = [glob.escape(str(path)) for path in paths]
     try:
         with quiet_datasets():

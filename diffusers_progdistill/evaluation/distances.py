@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .moments import Moments, moments_of
+from .moments import Moments, compute_moments
 
 
 KERNEL_SUBSETS, MOST_IN_SUBSET = 20, 1000
@@ -18,7 +18,7 @@ def frechet_distance(real: torch.Tensor | Moments, fake: torch.Tensor | Moments)
         real, fake (`torch.Tensor` of shape `(num_images, dimension)` or [`Moments`]): The features, or all that is
             needed of them.
     """
-    real, fake = (x if isinstance(x, Moments) else moments_of(x) for x in (real, fake))
+    real, fake = (x if isinstance(x, Moments) else compute_moments(x) for x in (real, fake))
     # The root's trace as the sum of the roots of the product's eigenvalues, which are real and not negative.
     roots = torch.linalg.eigvals(real.covariance @ fake.covariance).sqrt().real
     shift = (real.mean - fake.mean).square().sum()

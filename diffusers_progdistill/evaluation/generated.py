@@ -11,7 +11,7 @@ import torch
 from ..disk import writing
 from .extractors import CHUNK, Extractor
 from .feature_file import FeatureFile
-from .moments import Moments, merge, moments_of
+from .moments import Moments, compute_moments, merge
 
 
 # Features that are kept in memory, in bytes; more go to a temporary file.
@@ -48,7 +48,7 @@ class GeneratedFeatures:
     def _take(self, images: torch.Tensor):
         for part in images.split(CHUNK) if len(images) else ():
             features = self.extractor(part)
-            self._moments = merge(self._moments, moments_of(features))
+            self._moments = merge(self._moments, compute_moments(features))
             self._shape = (self._shape[0] + len(features), features.shape[1])
             with writing(Path(tempfile.gettempdir())):
                 self._file.seek(0, os.SEEK_END)

@@ -30,7 +30,7 @@ class Moments:
         return self.scatter / (self.count - 1)
 
 
-def moments_of(features: torch.Tensor) -> Moments:
+def compute_moments(features: torch.Tensor) -> Moments:
     """Moments of one part, of shape `(num_images, dimension)`."""
     features = features.double()
     mean = features.mean(0)
@@ -61,5 +61,5 @@ def moments_of_parts(parts: Iterable[torch.Tensor]) -> Moments:
     """Moments of features that come in parts, of which one is in memory at a time."""
     moments = None
     for part in parts:
-        moments = merge(moments, moments_of(part))
+        moments = merge(moments, compute_moments(part))
     return moments

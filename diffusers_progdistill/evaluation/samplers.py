@@ -11,7 +11,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from ..diffusion.parameterization import to_sample
+from ..processes.prediction import to_sample
 
 
 # The model's own: what it was trained for.

@@ -5,7 +5,7 @@ import math
 import torch
 from tqdm.auto import tqdm
 
-from ..seeds import seed_of
+from ..seeds import derive_seed
 from .samplers import OWN, sample
 
 
@@ -23,12 +23,14 @@ def chunk_size(shape: tuple[int, ...], device: torch.device) -> int:
     return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, values // math.prod(shape)))
 
 
-def noise_of(seed: int, first: int, count: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, list[torch.Generator]]:
+def draw_noise(
+    seed: int, first: int, count: int, shape: tuple[int, ...]
+) -> tuple[torch.Tensor, list[torch.Generator]]:
     """
     Noise that images first ... first + count - 1 start from, and the generators of what more they need: image k's
     depend on (seed, k) alone.
     """
-    generators = [torch.Generator().manual_seed(seed_of(seed, k)) for k in range(first, first + count)]
+    generators = [torch.Generator().manual_seed(derive_seed(seed, k)) for k in range(first, first + count)]
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators]), generators
 
 
@@ -68,7 +70,7 @@ def generate(
     size, end = chunk or chunk_size(shape, pipeline.device), first + num_images
     for start in range(first + share[0] * size, end, share[1] * size):
         # The last chunk is as large as the others, and cut.
-        noise, generators = noise_of(seed, start, size, shape)
+        noise, generators = draw_noise(seed, start, size, shape)
         if known is not None:
             labels = [known[k % len(known)] for k in range(start, start + size)]
         images = sample(pipeline, sampler, num_steps, noise, generators, labels, guidance_scale)

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from ..disk import put_in_place, replace_file, writing
 from ..errors import PublishError
-from ..record import students_of
+from ..record import list_students
 from .model_card import PICTURES, is_untouched, make_card
 from .publisher import Publisher
 from .upload import PAUSES, describe, refresh_card, with_retries
@@ -78,7 +78,7 @@ def publish_folder(
         [`PublishError`]: If something is not on the Hub in the end.
     """
     publication = Publication(folder, content, repo_id, token, license, say, pauses)
-    for stage in students_of(content):
+    for stage in list_students(content):
         publication.add(stage["name"], stage["num_inference_steps"])
     publication.start()
     publication.close()

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import InputError
 from ..evaluation.summary import FILE_NAME, read_content, summaries
-from ..record import hardware_text, students_of
+from ..record import hardware_text, list_students
 
 
 PICTURES = ("samples.png", "curve.png")
@@ -71,15 +71,15 @@ class CardOf:
     """
 
     def __init__(self, content, steps=None, repo_id=None, pictures=(), license="unknown", measured=()):
-        students = students_of(content)
+        students = list_students(content)
         self.steps = steps or students[-1]["num_inference_steps"]
         self.students = [s for s in students if s["num_inference_steps"] >= self.steps]
-        self.adopted = [s for s in content["stages"] if "num_inference_steps" not in s]
+        self.converted = [s for s in content["stages"] if "num_inference_steps" not in s]
         self.content, self.settings, self.about = content, content["settings"], content["about"]
         self.repo_id, self.pictures, self.license = repo_id, pictures, license
         evaluation = content.get("evaluation") or {}
         self.evaluation = evaluation if str(self.steps) in evaluation.get("students", {}) else None
-        names = {"teacher", "adopted", *(s["name"] for s in self.students)}
+        names = {"teacher", "converted", *(s["name"] for s in self.students)}
         self.measured = [row for row in measured if row["model"] in names]
         self.name = (repo_id or f"steps-{self.steps}").split("/")[-1]
 
@@ -134,8 +134,8 @@ class CardOf:
 
     def results(self) -> list[EvalResult]:
         """Every figure that was measured of the students so far, by `progdistill evaluate` or while they were made."""
-        steps_of = {s["name"]: s["num_inference_steps"] for s in self.students}
-        rows = [row for row in self.measured if row["model"] in steps_of]
+        read_begun_steps = {s["name"]: s["num_inference_steps"] for s in self.students}
+        rows = [row for row in self.measured if row["model"] in read_begun_steps]
         results = [
             self._result(row["metric"], row["num_inference_steps"], figure, row[figure][0], row)
             for row in rows
@@ -143,7 +143,7 @@ class CardOf:
         ]
         evaluation = self.content.get("evaluation") or {}
         known = {(row["metric"], row["num_inference_steps"]) for row in rows}
-        for steps in steps_of.values():
+        for steps in read_begun_steps.values():
             value = (evaluation.get("students") or {}).get(str(steps))
             if value is not None and (evaluation["metric"], steps) not in known:
                 results.append(self._result(evaluation["metric"], steps, "frechet_distance", value, evaluation))
@@ -302,8 +302,8 @@ With `diffusers-progdistill`, which knows the number of steps:
         return f" The settings are\nthose of the recipe {plain(about['recipe'])}{but}."
 
     def training(self) -> str:
-        stages = [*self.adopted, *self.students]
-        units = sum(s["forward_units"] for s in stages)
+        stages = [*self.converted, *self.students]
+        units = sum(s["forward_passes"] for s in stages)
         hours = sum(s["seconds"] for s in stages) / 3600
         settings = {k: v for k, v in self.settings.items() if k not in NOT_IN_TABLE and v is not None}
         rows = "\n".join(f"| {plain(k)} | {plain(v)} |" for k, v in sorted(settings.items()))
@@ -323,7 +323,7 @@ With `diffusers-progdistill`, which knows the number of steps:
         learned += self.recipe()
         hardware = self.content.get("hardware")
         used = f"\n\nHardware: {plain(hardware_text(hardware))}." if hardware else ""
-        return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. {learned} {self.adoption()}Cost so
+        return f"""Teacher: {self.teacher_name()}. Images: {self.data_name()}. {learned} {self.conversion()}Cost so
 far: {updates:,} updates,
 {units:,} forward passes of a batch, {hours:.2f} hours.
 
@@ -333,17 +333,17 @@ far: {updates:,} updates,
 
 Versions: {versions}.{used}"""
 
-    def adoption(self) -> str:
+    def conversion(self) -> str:
         """What was done to the teacher before its steps could be halved."""
-        if not self.adopted:
+        if not self.converted:
             return ""
-        reasons = plain("; ".join(self.about.get("adopted", [])))
-        measured = (self.content.get("evaluation") or {}).get("adopted") or {}
+        reasons = plain("; ".join(self.about.get("converted", [])))
+        measured = (self.content.get("evaluation") or {}).get("converted") or {}
         values = "; ".join(f"{v:.2f} at {steps_text(int(k))}" for k, v in measured.items())
         quality = f" Its distance after that: {values}." if values else ""
         return (
-            f"The teacher was adopted first ({reasons}): a model of the canonical schedule learned its predictions in"
-            f" {self.adopted[0]['updates']:,} updates.{quality} "
+            f"The teacher was converted first ({reasons}): a model of the canonical schedule learned its predictions"
+            f" in {self.converted[0]['updates']:,} updates.{quality} "
         )
 
     def limits(self) -> str:

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import disable_progress_bars
 
 from ..disk import put_in_place, writing
-from .upload import PAUSES, describe, is_passing, publish, with_retries
+from .upload import PAUSES, describe, is_transient, publish, with_retries
 
 
 QUEUE_NAME = "push-queue"
@@ -159,7 +159,7 @@ class Publisher:
             except GivenUp:
                 raise
             except Exception as error:
-                self.error, self._refused = error, not is_passing(error)
+                self.error, self._refused = error, not is_transient(error)
                 self.say(f"{entry.name} is not on the Hub: {describe(error)}")
                 return
             self.say(f"{entry.name} is on the Hub: {self.api.endpoint}/{self.repo_id}/tree/{entry.name}")

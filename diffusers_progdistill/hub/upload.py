@@ -28,7 +28,7 @@ def causes(error: BaseException | None):
         error = error.__cause__ or error.__context__
 
 
-def status_of(error: BaseException) -> int | None:
+def read_status(error: BaseException) -> int | None:
     """The HTTP status that is behind an error, if one is."""
     for cause in causes(error):
         response = getattr(cause, "response", None)
@@ -37,11 +37,11 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether trying again may help: 429, 5xx and broken connections; never 401, 403 or 404."""
     if isinstance(error, OfflineModeIsEnabled):
         return False
-    status = status_of(error)
+    status = read_status(error)
     if status is not None:
         return status in PASSING_STATUSES
     for cause in causes(error):
@@ -84,7 +84,7 @@ def with_retries(
     retrying = Retrying(
         stop=stop_after_attempt(len(pauses) + 1),
         wait=pause,
-        retry=retry_if_exception(is_passing),
+        retry=retry_if_exception(is_transient),
         sleep=sleep,
         before_sleep=tell,
         reraise=True,
@@ -94,7 +94,7 @@ def with_retries(
 
 def describe(error: BaseException) -> str:
     """An error in one line, without the addresses and identifiers that the client adds to it."""
-    status = status_of(error)
+    status = read_status(error)
     for cause in causes(error):
         if isinstance(cause, HfHubHTTPError):
             message = getattr(cause, "server_message", None) or str(cause).split("\n")[0]
@@ -147,7 +147,7 @@ def open_repository(
     except HFValidationError as error:
         raise InputError(f"--hub_model_id {model_id} is not a name on the Hub: {error}") from error
     except (HfHubHTTPError, OSError, RuntimeError) as error:
-        status, reason = status_of(error), describe(error)
+        status, reason = read_status(error), describe(error)
         if status == 401:
             raise InputError(
                 f"--hub_token (or HF_TOKEN, or `hf auth login`) is missing or wrong: the Hub says {reason}"

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from ..errors import InputError
 from ..schedulers import ProgressiveDistillationScheduler
 from ..schedulers.configs import check_values, check_variance_preserving, unknown_keys
-from ..trust import check_model_files, code_in, read_json
+from ..trust import check_model_files, find_code, read_json
 from .networks import accept_network
 from .pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from .weights import listed, load_unet
@@ -80,7 +80,7 @@ def load_model(source: ModelSource) -> ProgressiveDistillationPipeline:
         unet = load_unet(place, config, source.what, source.variant, lambda: _names_on_the_hub(source))
     if _library_of(index, "scheduler") == "diffusers":
         scheduler = load_scheduler(_place_of(folder, "scheduler", "scheduler_config.json"), index, source.what)
-    if source.trust_remote_code and code_in(index, folder):
+    if source.trust_remote_code and find_code(index, folder):
         unet, scheduler = _load_code(source, folder, unet, scheduler)
     for name, part in (("unet", unet), ("scheduler", scheduler)):
         if part is None:

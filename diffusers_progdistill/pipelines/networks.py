@@ -55,7 +55,7 @@ def check_network(unet: UNet2DModel, flag: str, prediction_type: str):
         )
 
 
-def with_output(unet: UNet2DModel, rows: list[tuple[int, float]]) -> UNet2DModel:
+def change_output(unet: UNet2DModel, rows: list[tuple[int, float]]) -> UNet2DModel:
     """
     A copy of the network whose output channel k is channel `rows[k][0]` of the old one, times `rows[k][1]`.
     """
@@ -80,4 +80,4 @@ def without_learned_variance(unet: UNet2DModel, prediction_type: str) -> UNet2DM
         unet.config.out_channels,
         channels,
     )
-    return with_output(unet, [(k, 1.0) for k in range(channels)])
+    return change_output(unet, [(k, 1.0) for k in range(channels)])

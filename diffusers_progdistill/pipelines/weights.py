@@ -118,7 +118,7 @@ def weight_files(
                 return _shards(folder / index, what)
         if (folder / f"{STEM}{middle}.{kind}").is_file():
             return [folder / f"{STEM}{middle}.{kind}"]
-    others = variants_of([*(path.name for path in folder.iterdir() if path.is_file()), *names_there()])
+    others = find_variants([*(path.name for path in folder.iterdir() if path.is_file()), *names_there()])
     name = f"weights of the variant {variant!r}" if variant else "weights"
     if others - {None}:
         named = " or ".join(f"--variant {v}" for v in sorted(others - {None}))
@@ -130,7 +130,7 @@ def weight_files(
     raise InputError(f"{what} has no {name}: there must be a {STEM}.safetensors or .bin in {folder.name}")
 
 
-def variants_of(names: list[str]) -> set[str | None]:
+def find_variants(names: list[str]) -> set[str | None]:
     """The variants of a network's weights among names of files; `None` is the plain one."""
     pattern = re.compile(rf"{STEM}(?:\.(?P<before>[\w-]+?))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
     found = [pattern.fullmatch(name) for name in names]

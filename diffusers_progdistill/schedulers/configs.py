@@ -5,7 +5,7 @@ import inspect
 import diffusers
 import numpy as np
 
-from ..diffusion.noise_schedule import canonical_betas
+from ..processes.betas import canonical_betas
 
 
 def defaults_shared_with(ours: type, class_name: str | None) -> dict:
@@ -49,7 +49,7 @@ def in_present_words(config: dict) -> dict:
     return config
 
 
-def betas_of(
+def resolve_betas(
     trained_betas, beta_schedule: str, num_train_timesteps: int, beta_start: float, beta_end: float
 ) -> list[float]:
     """

@@ -8,16 +8,16 @@ from diffusers.configuration_utils import ConfigMixin, FrozenDict, register_to_c
 from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 
-from ..diffusion.ddim import DDIMStep
-from ..diffusion.noise_schedule import (
+from ..processes.betas import (
     NUM_TRAIN_TIMESTEPS,
     NoiseSchedule,
     add_noise,
     get_velocity,
     time_to_timestep,
 )
-from ..diffusion.parameterization import check_prediction_type, from_sample, to_sample
-from .configs import betas_of, check_variance_preserving, defaults_shared_with, in_present_words
+from ..processes.prediction import check_prediction_type, from_sample, to_sample
+from ..processes.solvers import DDIMStep
+from .configs import check_variance_preserving, defaults_shared_with, in_present_words, resolve_betas
 
 
 logger = logging.get_logger(__name__)
@@ -125,7 +125,7 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         check_prediction_type(prediction_type)
         if timestep_spacing != "trailing":
             raise ValueError(f"`timestep_spacing` must be 'trailing' (the grid t = i/N), not {timestep_spacing!r}")
-        trained_betas = betas_of(trained_betas, beta_schedule, num_train_timesteps, beta_start, beta_end)
+        trained_betas = resolve_betas(trained_betas, beta_schedule, num_train_timesteps, beta_start, beta_end)
         # diffusers' `from_config` drops what equals a class's defaults, and with it the schedule, so the config holds
         # the betas themselves and no list of defaulted keys.
         self.register_to_config(trained_betas=trained_betas)

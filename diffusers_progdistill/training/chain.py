@@ -14,23 +14,23 @@ from ..pipelines.export import with_metadata
 from ..pipelines.loading import ModelSource, load_model
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from ..record import Record, only_process_in, with_students
-from .adopt import adopting_parts
 from .config import DistillationConfig
-from .hardware import hardware_of
+from .convert import build_conversion
+from .hardware import describe_hardware
+from .initial_steps import resolve_start, tell_method
 from .isolation import isolated
 from .loss_scale import restore_scale
 from .monitor import Monitor
 from .network import student_network
-from .plan import ADOPT_STAGE, plan_of, print_plan
+from .plan import CONVERSION_STAGE, build_plan, print_plan
 from .pretrained import Teacher
 from .recipes import about_recipe, settle
 from .report import Report
 from .run import Run, open_run
 from .saturation import describe_saturation, share_of_data
-from .setup import about_of, check_classes, check_resume, compiled
+from .setup import check_classes, check_resume, compiled, describe_run
 from .signals import StopRequest, anybody_asked_to_stop
-from .stages import HalvingObjective, Stage
-from .start import resolve_start, tell_method
+from .stages import DistillationObjective, Stage
 from .student import make_student
 from .trackers import finish_trackers, start_trackers
 
@@ -40,7 +40,7 @@ def distill(config: DistillationConfig) -> Path:
     """
     Distil a teacher into students of half its steps, half of that, ... (Algorithm 2). Each student is saved as
     `output_dir/steps-N` the moment its stage ends; an unfinished chain goes on at the newest checkpoint of the first
-    missing student. A teacher on another schedule, of another output or with guidance is adopted first, as
+    missing student. A teacher on another schedule, of another output or with guidance is converted first, as
     `output_dir/teacher`.
 
     Args:
@@ -63,14 +63,14 @@ def distill(config: DistillationConfig) -> Path:
     check_steps(config, run.teacher)
     if config.eval_images and config.feature_extractor == "classifier" and run.data.labels is None:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
-    folder, plan = Path(config.output_dir), plan_of(config, run.teacher)
+    folder, plan = Path(config.output_dir), build_plan(config, run.teacher)
     if config.dry_run:
         run.accelerator.print(describe_saturation(share_of_data(run.data), config.clip_loss))
-        print_plan(run, plan, kinds_of(run, plan))
+        print_plan(run, plan, list_kinds(run, plan))
         return folder
     settings = run.settings()
-    # A teacher that `train-teacher` made may lie there, unless an adopted one is to.
-    own_names = () if run.teacher.reasons else (ADOPT_STAGE,)
+    # A teacher that `train-teacher` made may lie there, unless an converted one is to.
+    own_names = () if run.teacher.reasons else (CONVERSION_STAGE,)
     record = Record(folder, settings, own_names)
     check_resume(config, record)
     check_classes(record, run.teacher.metadata)
@@ -95,8 +95,8 @@ def run_chain(run: Run, plan: list[Stage], record: Record, hub: dict | None):
     run.accelerator.wait_for_everyone()
     with StopRequest() as stop:
         if run.is_main:
-            about = {**about_of(run.config, run.teacher, run.data), **about_recipe(run.config)}
-            hardware = hardware_of(run.accelerator)
+            about = {**describe_run(run.config, run.teacher, run.data), **about_recipe(run.config)}
+            hardware = describe_hardware(run.accelerator)
             record.update(about=about, hardware=hardware, **({"hub": hub} if hub else {}))
         start_trackers(run.accelerator, record.content["settings"])
         publication = start_publication(run, plan, record, hub) if hub else None
@@ -119,15 +119,15 @@ def check_steps(config: DistillationConfig, teacher: Teacher):
         raise InputError("--stochastic_sampler needs a --pretrained_teacher_model that was distilled to --start_steps")
 
 
-def kinds_of(run: Run, plan: list[Stage]) -> dict:
+def list_kinds(run: Run, plan: list[Stage]) -> dict:
     """What the stages of a plan train, for `--dry_run`: halvings and others."""
     kinds, unet, scheduler = {}, run.teacher.pipeline.unet, run.teacher.pipeline.scheduler
     if run.teacher.reasons:
-        unet, objective, scheduler = adopting_parts(run)
+        unet, objective, scheduler = build_conversion(run)
         kinds[plan[0].kind] = (unet, objective)
     for stage in plan:
-        if stage.is_halving and stage.kind not in kinds:
-            objective = halving_objective(run, unet, scheduler.config.num_train_timesteps, stage)
+        if stage.is_distillation and stage.kind not in kinds:
+            objective = build_objective(run, unet, scheduler.config.num_train_timesteps, stage)
             kinds[stage.kind] = (student_network(unet), objective)
     return kinds
 
@@ -138,7 +138,7 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
     report = Report(run.config, record, run.data, run.teacher, accelerator)
     done = [s for s in plan if record.stage(s.name)]
     monitor = Monitor(
-        accelerator, record.folder, sum(s.forward_units for s in plan), sum(s.forward_units for s in done)
+        accelerator, record.folder, sum(s.forward_passes for s in plan), sum(s.forward_passes for s in done)
     )
     for number, stage in enumerate(plan, 1):
         if record.stage(stage.name):
@@ -149,15 +149,17 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
             updates_before = sum(s.updates for s in plan[: number - 1])
             monitor.start(stage, number, len(plan), run.global_batch, updates_before)
             ema_decay = run.config.ema_decay if run.config.use_ema else None
-            parts = adopting_parts(run) if stage.name == ADOPT_STAGE else halving_parts(run, pipeline, stage)
+            parts = (
+                build_conversion(run) if stage.name == CONVERSION_STAGE else build_distillation(run, pipeline, stage)
+            )
             pipeline = make_student(run, *parts, stage, monitor, record, stop, ema_decay)
             # A signal during the last update, or while the student was written, found no checkpoint to write.
             if anybody_asked_to_stop(accelerator, stop):
                 stop.stop()
         monitor.paused += report.add_student(stage, pipeline)
-        if run.is_main and stage.name != ADOPT_STAGE:
+        if run.is_main and stage.name != CONVERSION_STAGE:
             write_card(record.folder, record.content)
-        if publication is not None and stage.name != ADOPT_STAGE:
+        if publication is not None and stage.name != CONVERSION_STAGE:
             publication.add(stage.name, stage.number)
         accelerator.wait_for_everyone()
     if run.is_main:
@@ -184,7 +186,7 @@ def start_publication(run: Run, plan: list[Stage], record: Record, hub: dict) ->
     )
     measured = (record.content.get("evaluation") or {}).get("students", {})
     for stage in plan:
-        if stage.name == ADOPT_STAGE:
+        if stage.name == CONVERSION_STAGE:
             continue
         if record.stage(stage.name) and (not config.eval_images or str(stage.number) in measured):
             publication.add(stage.name, stage.number)
@@ -213,10 +215,10 @@ def load_student(folder: Path, device) -> ProgressiveDistillationPipeline:
     return pipeline
 
 
-def halving_objective(run: Run, teacher_unet, num_train_timesteps: int, stage: Stage) -> HalvingObjective:
+def build_objective(run: Run, teacher_unet, num_train_timesteps: int, stage: Stage) -> DistillationObjective:
     """The loss of a stage; teacher and student predict the same by now."""
     kind, weighting = run.config.prediction_type, run.config.weighting
-    return HalvingObjective(
+    return DistillationObjective(
         compiled(run.accelerator, teacher_unet),
         kind,
         stage.number,
@@ -233,11 +235,11 @@ def halving_objective(run: Run, teacher_unet, num_train_timesteps: int, stage: S
     )
 
 
-def halving_parts(run: Run, teacher: ProgressiveDistillationPipeline, stage: Stage):
+def build_distillation(run: Run, teacher: ProgressiveDistillationPipeline, stage: Stage):
     """The network that a halving starts from, its loss, and the scheduler that is stored beside it."""
     metadata = {"num_inference_steps": stage.number, "weighting": run.config.weighting, **run.teacher.metadata}
     if run.config.stochastic_sampler:
         metadata["stochastic_sampler"] = True
     scheduler = with_metadata(teacher.scheduler, **metadata)
-    objective = halving_objective(run, teacher.unet, scheduler.config.num_train_timesteps, stage)
+    objective = build_objective(run, teacher.unet, scheduler.config.num_train_timesteps, stage)
     return student_network(teacher.unet), objective, scheduler

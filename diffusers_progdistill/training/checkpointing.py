@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from ..disk import replace_folder, writing
 from ..errors import InputError
-from .loss_scale import restore_scale, scale_of
+from .loss_scale import read_scale, restore_scale
 from .sharding import GROUPS_NAME, fill, load_whole, save_whole, whole
 
 
@@ -98,7 +98,7 @@ class Checkpoints:
             ema ([`~diffusers.training_utils.EMAModel`], *optional*): Its average is saved too.
         """
         accelerator = self.accelerator
-        final, scale = self.folder / f"{self.stage}-{update:08d}", scale_of(accelerator)
+        final, scale = self.folder / f"{self.stage}-{update:08d}", read_scale(accelerator)
 
         def write(temporary: Path):
             accelerator.wait_for_everyone()

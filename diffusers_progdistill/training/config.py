@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
-from ..paths import settle_paths
+from ..paths import resolve_paths
 from ..record import RECORD_NAME
 from .loss_options import LossOptions
 from .options import option
@@ -95,11 +95,11 @@ class TrainingConfig:
     dry_run: bool = option(False, "Print the plan, with a time estimated from a few updates, and write nothing.")
 
     def __post_init__(self):
-        settle_paths(self)
+        resolve_paths(self)
 
     def check(self):
         """Raise [`InputError`] for values that cannot be right, whatever the model and the data."""
-        settle_paths(self)
+        resolve_paths(self)
         for name in ("train_batch_size", *self._positive):
             self._require(name, getattr(self, name) > 0, "a positive number")
         parts = self.gradient_accumulation_steps
@@ -169,10 +169,10 @@ class TeacherConfig(TrainingConfig):
 
 
 @dataclass
-class AdoptionConfig(TrainingConfig):
-    """Options of `progdistill adopt`: a teacher of any schedule made one of the canonical schedule."""
+class ConversionConfig(TrainingConfig):
+    """Options of `progdistill convert`: a teacher of any schedule made one of the canonical schedule."""
 
-    output_dir: str = option("adopted", "The adopted model: a pipeline folder.")
+    output_dir: str = option("converted", "The converted model: a pipeline folder.")
     pretrained_teacher_model: str = option("", "The teacher: a diffusers pipeline folder, or its name on the Hub.")
     revision: str | None = option(None, "Branch, tag or commit of the teacher on the Hub.")
     variant: str | None = option(None, "Variant of the teacher's weights, for example fp16.")
@@ -187,15 +187,15 @@ class AdoptionConfig(TrainingConfig):
     guidance_scale: float = option(
         1.0, "Fold classifier-free guidance of this scale into the students; 1 is none. Needs a null class."
     )
-    adopt_updates: int = option(
-        50_000, "Updates of the adopt stage, for a teacher on another schedule, another output or with guidance."
+    conversion_updates: int = option(
+        50_000, "Updates of the conversion stage, for a teacher on another schedule, another output or with guidance."
     )
     use_ema: bool = option(
         False, "Keep an average of each student's weights; it is what is saved and teaches the next stage."
     )
     ema_decay: float = option(0.99, "Decay of that average.")
 
-    _positive = ("adopt_updates",)
+    _positive = ("conversion_updates",)
 
     def check(self):
         super().check()
@@ -206,7 +206,7 @@ class AdoptionConfig(TrainingConfig):
 
 
 @dataclass
-class DistillationConfig(LossOptions, AdoptionConfig):
+class DistillationConfig(LossOptions, ConversionConfig):
     """Options of `progdistill distill` (Algorithm 2 of the paper)."""
 
     output_dir: str = option("progdistill-output", "Where everything is written.")
@@ -265,7 +265,7 @@ class DistillationConfig(LossOptions, AdoptionConfig):
     hub_private_repo: bool = option(False, "Make a new repository private.")
     hub_license: str = option("unknown", "The license that the model card states, such as apache-2.0.")
 
-    _positive = ("end_steps", "updates_per_stage", "reuse_targets", "adopt_updates", "eval_batch_size")
+    _positive = ("end_steps", "updates_per_stage", "reuse_targets", "conversion_updates", "eval_batch_size")
 
     def __post_init__(self):
         super().__post_init__()
@@ -321,6 +321,6 @@ class DistillationConfig(LossOptions, AdoptionConfig):
             steps.append(max(steps[-1] // self.stage_factor, self.end_steps))
         return steps[1:]
 
-    def updates_of(self, num_steps: int) -> int:
+    def count_updates(self, num_steps: int) -> int:
         """Updates of one student; the paper doubles the last two stages, where a step has the most to learn."""
         return self.updates_per_stage * (2 if num_steps <= 2 else 1)

@@ -19,9 +19,9 @@ from ..identity import teacher_key
 from ..paths import settle_path
 from ..pipelines.loading import ModelSource, load_model
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
-from ..record import RECORD_NAME, TEACHER_KEY, read_content, students_of, with_students
+from ..record import RECORD_NAME, TEACHER_KEY, list_students, read_content, with_students
 from .isolation import isolated
-from .plan import ADOPT_STAGE
+from .plan import CONVERSION_STAGE
 from .pretrained import with_labels
 from .setup import make_evaluation_accelerator
 
@@ -58,9 +58,9 @@ def evaluate(config, targets: list[str]) -> Path:
         raise InputError(f"--samplers {unknown[0]} is not one of {', '.join(SAMPLERS)}")
     steps, seeds = ([int(word) for word in text.split(",")] for text in (config.steps, config.seeds))
     accelerator = make_evaluation_accelerator()
-    records = {target: record for target in targets if (record := record_of(target))}
+    records = {target: record for target in targets if (record := read_record(target))}
     take_data_of(config, records)
-    subjects, reference = subjects_of(config, targets, records, samplers, steps)
+    subjects, reference = open_models(config, targets, records, samplers, steps)
     models = subjects if reference is None else [*subjects, reference[0]]
     check_shapes(models)
     for model in models:
@@ -69,7 +69,7 @@ def evaluate(config, targets: list[str]) -> Path:
     data = load_data(config, unet.in_channels, unet.sample_size, IMAGES_IN_MEMORY)
     own_folder = Path(targets[0]) if len(records) == 1 == len(targets) else None
     folder = Path(config.output_dir or own_folder or "evaluation")
-    metrics = metrics_of(config, data, accelerator)
+    metrics = read_metrics(config, data, accelerator)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(
@@ -86,7 +86,7 @@ def evaluate(config, targets: list[str]) -> Path:
     if accelerator.is_main_process:
         print(table(rows, evaluation.floors))
         save_curves(
-            curves_of(rows),
+            read_curves(rows),
             {name: floor["frechet_distance"] for name, floor in evaluation.floors.items()},
             folder / "curve.png",
         )
@@ -107,7 +107,7 @@ def check_shapes(models: list[Subject]):
             raise InputError(f"{name} makes images of {shown[0]} and {first} of {shown[1]}: measure them apart")
 
 
-def record_of(target: str) -> dict | None:
+def read_record(target: str) -> dict | None:
     """The record of a run with students, or `None` for what is a model itself."""
     path = Path(target) / RECORD_NAME
     if not path.exists() or (Path(target) / "model_index.json").exists():
@@ -116,7 +116,7 @@ def record_of(target: str) -> dict | None:
         content = read_content(path)
     except ValueError as error:
         raise InputError(str(error)) from error
-    if not students_of(with_students(Path(target), content)):
+    if not list_students(with_students(Path(target), content)):
         raise InputError(f"{target} holds no finished student: give the OUTPUT_DIR of `progdistill distill`")
     return content
 
@@ -133,7 +133,7 @@ def take_data_of(config, records: dict[str, dict]):
                 setattr(config, name, settings[name])
 
 
-def subjects_of(config, targets: list[str], records: dict[str, dict], samplers: list[str], steps: list[int]):
+def open_models(config, targets: list[str], records: dict[str, dict], samplers: list[str], steps: list[int]):
     """What is measured, and whose images the others are compared with: the teacher of a run, or the one named."""
     subjects, teachers = [], []
     for target in targets:
@@ -146,14 +146,14 @@ def subjects_of(config, targets: list[str], records: dict[str, dict], samplers: 
             subjects += [teacher, *made]
         else:
             pipeline = load_frozen(target, config, variant=config.variant)
-            subjects.append(subject_of(target, pipeline, samplers, steps, config.guidance_scale))
+            subjects.append(open_model(target, pipeline, samplers, steps, config.guidance_scale))
     names = [subject.name for subject in subjects]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{doubled[0]} would be measured twice: give each model once")
     named = config.pretrained_teacher_model
     if named is not None:
         pipeline = load_frozen(named, config, variant=config.variant)
-        teachers = [subject_of(named, pipeline, [OWN], [], config.guidance_scale)]
+        teachers = [open_model(named, pipeline, [OWN], [], config.guidance_scale)]
     different = {teacher.weights for teacher in teachers}
     if len(different) > 1:
         print("no agreement with a teacher is measured: there are several (--pretrained_teacher_model names one)")
@@ -168,11 +168,11 @@ def run_subjects(folder: str, record: dict, samplers, steps, config) -> tuple[Su
     made, pipeline = [], teacher_of_run(folder, record["settings"], config)
     # It draws the classes that its students know.
     pipeline = with_labels(pipeline, known_labels_of(record))
-    teacher = subject_of("teacher", pipeline, samplers, steps, record["about"].get("guidance_scale", 1.0))
+    teacher = open_model("teacher", pipeline, samplers, steps, record["about"].get("guidance_scale", 1.0))
     for stage in with_students(Path(folder), record)["stages"]:
         pipeline = load_frozen(str(Path(folder, stage["name"])), config)
-        name = "adopted" if stage["name"] == ADOPT_STAGE else stage["name"]
-        made.append(subject_of(name, pipeline, samplers, steps))
+        name = "converted" if stage["name"] == CONVERSION_STAGE else stage["name"]
+        made.append(open_model(name, pipeline, samplers, steps))
     return teacher, made
 
 
@@ -209,7 +209,7 @@ def teacher_place(folder: str, place: str) -> str:
     return str(inside) if (inside / "model_index.json").exists() else place
 
 
-def subject_of(name: str, pipeline, samplers, steps, guidance_scale: float = 1.0) -> Subject:
+def open_model(name: str, pipeline, samplers, steps, guidance_scale: float = 1.0) -> Subject:
     """A model with the steps it was distilled for, or else with those that were asked for, by every sampler."""
     if pipeline.num_trained_steps is not None:
         return Subject(name, pipeline, [pipeline.num_trained_steps])
@@ -237,7 +237,7 @@ def load_frozen(name: str, config, **teacher) -> ProgressiveDistillationPipeline
     return pipeline
 
 
-def metrics_of(config, data, accelerator) -> dict[str, ImageMetrics]:
+def read_metrics(config, data, accelerator) -> dict[str, ImageMetrics]:
     """What the main process measures with; the others make images only."""
     names = [word.strip() for word in config.feature_extractor.split(",")]
     if not accelerator.is_main_process:
@@ -251,7 +251,7 @@ def metrics_of(config, data, accelerator) -> dict[str, ImageMetrics]:
     return {n: ImageMetrics(data, e, config.num_images, config.cache_dir) for n, e in extractors.items()}
 
 
-def curves_of(rows: list[dict]) -> dict[str, dict[str, dict[int, list[float]]]]:
+def read_curves(rows: list[dict]) -> dict[str, dict[str, dict[int, list[float]]]]:
     """Distance by steps for every metric and line of the curve; a run's students are one line."""
     curves: dict = {}
     for row in rows:

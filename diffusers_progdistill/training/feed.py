@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from ..data import GlobalOrder, ImageData, make_loader
-from ..seeds import seed_of
+from ..seeds import derive_seed
 from .stages import Draws, Examples, Objective, Stage
 
 
@@ -102,7 +102,7 @@ class Feed:
         count = min(BUFFER_BATCHES, left)
         batches = [list(self._fresh(block * BUFFER_BATCHES + k)) for k in range(count)]
         self.buffers = [_stacked([batch[part] for batch in batches]) for part in range(self.parts)]
-        seed = seed_of(self.draws.seed, self.draws.stage, block, self.reuse)
+        seed = derive_seed(self.draws.seed, self.draws.stage, block, self.reuse)
         draws = torch.rand(self.reuse, count, self.draws.global_batch, generator=torch.Generator().manual_seed(seed))
         self.orders = draws.argsort(1).flatten(0, 1).to(self.draws.device, non_blocking=True)
         self.block = block

@@ -13,7 +13,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def hardware_of(accelerator: Accelerator) -> dict:
+def describe_hardware(accelerator: Accelerator) -> dict:
     """
     What a run really uses, as `chain.json` keeps it.
 
@@ -37,7 +37,7 @@ def hardware_of(accelerator: Accelerator) -> dict:
 
 def print_hardware(accelerator: Accelerator):
     """The first line of a run. accelerate shards on GPUs alone, and says nothing where it does not."""
-    hardware, more = hardware_of(accelerator), ""
+    hardware, more = describe_hardware(accelerator), ""
     if is_asked(FSDP) and not hardware["sharded"]:
         more = f"; FSDP was asked for, but accelerate does not shard on {accelerator.device.type}"
         more += " with one process" if accelerator.num_processes == 1 and accelerator.device.type != "cpu" else ""

@@ -67,7 +67,7 @@ def _refuse_fsdp():
         raise InputError("fsdp_activation_checkpointing: true is not supported: use --gradient_checkpointing instead")
 
 
-def precision_of(config: TrainingConfig) -> tuple[str, str]:
+def resolve_precision(config: TrainingConfig) -> tuple[str, str]:
     """
     The precision of a run, and what asks for it: `--mixed_precision`, else accelerate's own setting, else `"no"`.
 
@@ -84,7 +84,7 @@ def precision_of(config: TrainingConfig) -> tuple[str, str]:
     return value, by
 
 
-def accumulation_of(config: TrainingConfig) -> int:
+def resolve_accumulation(config: TrainingConfig) -> int:
     """
     The parts of an update's batch: `--gradient_accumulation_steps`, else accelerate's own setting, else 1.
 

@@ -8,14 +8,14 @@ from diffusers.optimization import get_scheduler
 
 from ..data import ImageData
 from ..pipelines.networks import needs_labels
-from ..seeds import seed_of
+from ..seeds import derive_seed
 from .average import WeightAverage
 from .checkpointing import Checkpoints
 from .config import TrainingConfig
 from .early_end import EarlyEnd
 from .feed import Feed
 from .health import Health
-from .loss_scale import scale_of
+from .loss_scale import read_scale
 from .optimizer import clip_gradient, make_optimizer, step
 from .sharding import gathered, prepare
 from .signals import Agreement, StopRequest
@@ -121,7 +121,7 @@ def train_stage(
         loss_of_update = 0.0
         for part, examples in enumerate(feed.of_update(update)):
             if dropout:
-                torch.manual_seed(seed_of(config.seed, stage.number, update, part, rank))
+                torch.manual_seed(derive_seed(config.seed, stage.number, update, part, rank))
             # Gradients of the parts add up in each process; processes meet once an update.
             with accelerator.accumulate(wrapped):
                 with accelerator.autocast():
@@ -152,4 +152,4 @@ def train_stage(
     network = gathered(network, model_class).eval() if accelerator.is_fsdp2 else network.eval()
     accelerator.free_memory()
     seconds = seconds_before + time.perf_counter() - began
-    return StageResult(done, seconds, mean_loss, skipped, network, scale_of(accelerator))
+    return StageResult(done, seconds, mean_loss, skipped, network, read_scale(accelerator))

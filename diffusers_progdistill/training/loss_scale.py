@@ -7,13 +7,13 @@ import torch
 LEAST_SCALE = 1.0
 
 
-def scale_of(accelerator) -> dict | None:
+def read_scale(accelerator) -> dict | None:
     """The state of the loss scaler as JSON values; `None` without one."""
     return None if accelerator.scaler is None else accelerator.scaler.state_dict()
 
 
 def restore_scale(accelerator, state: dict | None):
-    """Go on with a scale that [`scale_of`] gave; older records and checkpoints have none."""
+    """Go on with a scale that [`read_scale`] gave; older records and checkpoints have none."""
     if accelerator.scaler is not None and state:
         accelerator.scaler.load_state_dict(state)
 

@@ -16,14 +16,14 @@ class Monitor:
     Args:
         accelerator ([`~accelerate.Accelerator`]): Its trackers are written to; only the main process shows anything.
         folder (`Path` or `None`): Where `metrics.jsonl` is appended to; `None` for a dry run.
-        total_units (`int`): Forward units of the whole chain, for the time left.
-        done_units (`int`): Those of stages that were finished before.
+        total_passes (`int`): Forward passes of the whole chain, for the time left.
+        done_passes (`int`): Those of stages that were finished before.
     """
 
-    def __init__(self, accelerator, folder: Path | None, total_units: int, done_units: int = 0):
+    def __init__(self, accelerator, folder: Path | None, total_passes: int, done_passes: int = 0):
         self.accelerator, self.folder = accelerator, folder
-        self.total_units, self.done_units = total_units, done_units
-        self.began, self.units_here = time.perf_counter(), 0
+        self.total_passes, self.done_passes = total_passes, done_passes
+        self.began, self.passes_here = time.perf_counter(), 0
         self.paused = 0.0
         self.bar, self.rows = None, Rows(accelerator)
 
@@ -46,13 +46,13 @@ class Monitor:
         """The stage goes on after this many updates; what was logged of later ones is forgotten."""
         self.logged_at, self.logged_update = time.perf_counter(), first_update
         self.bar.update(first_update)
-        self.done_units += first_update * self.stage.units_per_update
+        self.done_passes += first_update * self.stage.passes_per_update
         if self.folder is not None and self.accelerator.is_main_process:
             forget_lines(self.folder / "metrics.jsonl", self.stage.name, first_update)
 
     def on_update(self):
         self.bar.update()
-        self.units_here += self.stage.units_per_update
+        self.passes_here += self.stage.passes_per_update
 
     def on_log(self, stage: Stage, update: int, loss: float | None, learning_rate: float, skipped: int = 0):
         """Write one line of metrics; called on logging updates by every process."""
@@ -60,7 +60,7 @@ class Monitor:
         images_per_second = (update - self.logged_update) * self.batch_size / max(now - self.logged_at, 1e-9)
         self.logged_at, self.logged_update = now, update
         spent = now - self.began - self.paused
-        left = spent / self.units_here * max(self.total_units - self.done_units - self.units_here, 0)
+        left = spent / self.passes_here * max(self.total_passes - self.done_passes - self.passes_here, 0)
         left = tqdm.format_interval(left)
         shown = "not finite" if loss is None else f"{loss:.4g}"
         self.bar.set_postfix_str(f"loss {shown}, {images_per_second:.0f} images/s, whole chain {left} left")
@@ -80,7 +80,7 @@ class Monitor:
     def finish(self):
         # A stage that ended early leaves the others as much to do as before.
         if self.bar is not None:
-            self.total_units -= (self.bar.total - self.bar.n) * self.stage.units_per_update
+            self.total_passes -= (self.bar.total - self.bar.n) * self.stage.passes_per_update
         if self.bar is not None:
             self.bar.close()
 

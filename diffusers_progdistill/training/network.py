@@ -5,7 +5,7 @@ import copy
 import torch
 from diffusers import UNet2DModel
 
-from ..pipelines.networks import with_output
+from ..pipelines.networks import change_output
 
 
 def student_network(teacher: UNet2DModel) -> UNet2DModel:
@@ -17,18 +17,20 @@ def student_network(teacher: UNet2DModel) -> UNet2DModel:
     return student
 
 
-def adopted_network(teacher: UNet2DModel, teacher_type: str, prediction_type: str) -> UNet2DModel:
+def make_converted_network(teacher: UNet2DModel, teacher_type: str, prediction_type: str) -> UNet2DModel:
     """
-    What an adopted student starts from: the teacher's weights, all of them, with the heads of its prediction type.
+    What an converted student starts from: the teacher's weights, all of them, with the heads of its prediction type.
 
     A fresh output convolution learns more slowly, and fitting the time embedding to our timesteps first gains nothing
-    that a few hundred updates do not (docs/adopt.md).
+    that a few hundred updates do not (docs/convert.md).
     """
     student = student_network(teacher)
     channels = student.config.in_channels
     keep = [(k, 1.0) for k in range(channels)]
     if teacher_type != prediction_type == "sample_epsilon":
-        student = with_output(student, keep + keep)
+        student = change_output(student, keep + keep)
     elif teacher_type == "sample_epsilon" != prediction_type:
-        student = with_output(student, [(k + channels * (prediction_type == "epsilon"), 1.0) for k in range(channels)])
+        student = change_output(
+            student, [(k + channels * (prediction_type == "epsilon"), 1.0) for k in range(channels)]
+        )
     return student.requires_grad_(True)

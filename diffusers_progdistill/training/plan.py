@@ -13,20 +13,20 @@ from .pretrained import Teacher
 from .stages import Stage
 
 
-# The folder of an adopted teacher in a chain's output folder.
-ADOPT_STAGE = "teacher"
+# The folder of an converted teacher in a chain's output folder.
+CONVERSION_STAGE = "teacher"
 
 # Updates that would take longer than this are measured with fewer images, and the time is scaled up.
 LONGEST_UPDATE, FEW_IMAGES = 10.0, 4
 
 
-def adopt_stage(config) -> Stage:
-    """Adopting costs a forward pass of the teacher and an update of the student; guidance doubles the former."""
+def build_conversion_stage(config) -> Stage:
+    """Conversion costs a forward pass of the teacher and an update of the student; guidance doubles the former."""
     passes = 1 if config.guidance_scale == 1 else 2
-    return Stage(ADOPT_STAGE, 0, config.adopt_updates, units_per_update=3 + passes)
+    return Stage(CONVERSION_STAGE, 0, config.conversion_updates, passes_per_update=3 + passes)
 
 
-def plan_of(config: DistillationConfig, teacher: Teacher) -> list[Stage]:
+def build_plan(config: DistillationConfig, teacher: Teacher) -> list[Stage]:
     """The stages of a chain in order."""
     steps, halvings = config.student_steps(), []
     # A student is right on its own grid alone, and there DDIM is exact.
@@ -36,8 +36,8 @@ def plan_of(config: DistillationConfig, teacher: Teacher) -> list[Stage]:
         factor = 2 if config.stochastic_sampler else before // n
         units = 3 + factor / config.reuse_targets
         midpoint = config.teacher_solver == "midpoint" and not halvings and not is_student
-        halvings.append(Stage(f"steps-{n}", n, config.updates_of(n), units, factor, config.reuse_targets, midpoint))
-    return ([adopt_stage(config)] if teacher.reasons else []) + halvings
+        halvings.append(Stage(f"steps-{n}", n, config.count_updates(n), units, factor, config.reuse_targets, midpoint))
+    return ([build_conversion_stage(config)] if teacher.reasons else []) + halvings
 
 
 def print_plan(run, plan: list[Stage], kinds: dict):
@@ -55,8 +55,8 @@ def print_plan(run, plan: list[Stage], kinds: dict):
     print(f"model: {parameters:,} parameters, predicts {config.prediction_type}, weighting {config.weighting}")
     if teacher is not None:
         print(f"teacher: {config.pretrained_teacher_model}, predicts {teacher.prediction_type}")
-        why = "no adopt stage needed: it is on the canonical schedule"
-        print(f"it is adopted first: {'; '.join(teacher.reasons)}" if teacher.reasons else why)
+        why = "no conversion stage needed: it is on the canonical schedule"
+        print(f"it is converted first: {'; '.join(teacher.reasons)}" if teacher.reasons else why)
     print(f"data: {len(data):,} images, {data.channels}x{data.resolution}x{data.resolution}")
     print(f"global batch: {run.global_batch}")
     # Weights, gradients and Adam's two moments; beside them the teacher's weights, and the average's.
@@ -73,19 +73,19 @@ def print_plan(run, plan: list[Stage], kinds: dict):
     for stage in plan:
         about = f"  about {seconds[stage.name]:,.0f} s" if times else ""
         before = stage.number * (1 if config.stochastic_sampler else stage.factor)
-        label = f"{before:>5} -> {stage.number:<5} steps" if stage.is_halving else f"{stage.name:<20}"
-        print(f"  {label} {stage.updates:>9,} updates {stage.forward_units:>11,} forward units{about}")
+        label = f"{before:>5} -> {stage.number:<5} steps" if stage.is_distillation else f"{stage.name:<20}"
+        print(f"  {label} {stage.updates:>9,} updates {stage.forward_passes:>11,} forward passes{about}")
     about = f", about {sum(seconds.values()):,.0f} s of training" if times else ""
-    print(f"  total {sum(s.forward_units for s in plan):,} forward units{about}")
+    print(f"  total {sum(s.forward_passes for s in plan):,} forward passes{about}")
     if run.accelerator.device.type == "cuda":
         print(f"  peak memory of the measured updates: {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
     print("nothing was written (--dry_run)")
 
 
 def seconds_of(stage: Stage, fresh_update: float) -> float:
-    """Seconds of a stage from those of an update with fresh targets: time goes with the forward units."""
-    fresh_units = 3 + (stage.units_per_update - 3) * stage.reuse
-    return stage.updates * fresh_update * stage.units_per_update / fresh_units
+    """Seconds of a stage from those of an update with fresh targets: time goes with the forward passes."""
+    fresh_passes = 3 + (stage.passes_per_update - 3) * stage.reuse
+    return stage.updates * fresh_update * stage.passes_per_update / fresh_passes
 
 
 def seconds_per_update(run, network, objective) -> float:

@@ -1,4 +1,4 @@
-"""The teacher that a run is given: loaded, checked, and whether it must be adopted before it can be halved."""
+"""The teacher that a run is given: loaded, checked, and whether it must be converted before it can be halved."""
 
 import logging
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from functools import cached_property
 from ..data import ImageData
 from ..data.classes import TeacherClasses, fit_classes
 from ..data.notices import notice
-from ..diffusion.adoption import ForeignTeacher
 from ..errors import InputError
 from ..identity import teacher_key
 from ..pipelines.export import with_metadata
 from ..pipelines.loading import ModelSource, load_model
 from ..pipelines.networks import needs_labels
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
-from .config import AdoptionConfig
+from ..processes.conversion import ConversionTeacher
+from .config import ConversionConfig
 
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Teacher:
 
     Attributes:
         pipeline ([`ProgressiveDistillationPipeline`]): Its network and its own schedule.
-        reasons (`list[str]`): Why it must be adopted first; empty if its steps can be halved as they are.
+        reasons (`list[str]`): Why it must be converted first; empty if its steps can be halved as they are.
         metadata (`dict`): What its students say of their classes and of guidance.
         guidance_scale (`float`): Of the teacher that the students learn; 1 is none.
     """
@@ -48,10 +48,10 @@ class Teacher:
         """What it is by its content, wherever it lies."""
         return teacher_key(self.pipeline.unet, self.pipeline.scheduler)
 
-    def as_foreign(self) -> ForeignTeacher:
-        """What the adopt stage learns from."""
+    def as_conversion_teacher(self) -> ConversionTeacher:
+        """What the conversion stage learns from."""
         unet = self.pipeline.unet
-        return ForeignTeacher(
+        return ConversionTeacher(
             lambda z, timestep, labels: unet(z, timestep, labels, return_dict=False)[0],
             self.pipeline.scheduler.schedule,
             self.prediction_type,
@@ -60,12 +60,12 @@ class Teacher:
         )
 
 
-def load_teacher(config: AdoptionConfig) -> ProgressiveDistillationPipeline:
+def load_teacher(config: ConversionConfig) -> ProgressiveDistillationPipeline:
     """
     Load the teacher, and settle in `config`, which is the run's own, what its students predict.
 
     Raises:
-        [`InputError`]: If there is none, it is no `UNet2DModel`, or it can be neither halved nor adopted.
+        [`InputError`]: If there is none, it is no `UNet2DModel`, or it can be neither halved nor converted.
     """
     source = ModelSource(
         config.pretrained_teacher_model,
@@ -79,11 +79,11 @@ def load_teacher(config: AdoptionConfig) -> ProgressiveDistillationPipeline:
     pipeline = load_model(source)
     if pipeline.scheduler.has_stochastic_sampler:
         raise InputError(f"{source.what} was made for the stochastic sampler: give the student that it was made from")
-    settle_types(config, pipeline.scheduler)
+    resolve_prediction_type(config, pipeline.scheduler)
     return pipeline
 
 
-def settle_types(config: AdoptionConfig, scheduler):
+def resolve_prediction_type(config: ConversionConfig, scheduler):
     """What the students predict and how errors are weighted, where the options leave it open."""
     kind, schedule = scheduler.config.prediction_type, scheduler.schedule
     if kind == "epsilon" and schedule.has_zero_terminal_snr:
@@ -99,7 +99,7 @@ def settle_types(config: AdoptionConfig, scheduler):
     config.weighting = config.weighting or default
 
 
-def reasons_to_adopt(config: AdoptionConfig, scheduler) -> list[str]:
+def find_conversion_reasons(config: ConversionConfig, scheduler) -> list[str]:
     """Why the teacher's steps cannot be halved as they are."""
     reasons, kind = [], scheduler.config.prediction_type
     if not scheduler.schedule.is_canonical:
@@ -111,12 +111,12 @@ def reasons_to_adopt(config: AdoptionConfig, scheduler) -> list[str]:
     if reasons and scheduler.num_trained_steps is not None:
         raise InputError(
             f"{FLAG} was distilled for {scheduler.num_trained_steps} steps and knows no other times, so it cannot be"
-            f" adopted, but {reasons[0]}: give the model that it was distilled from"
+            f" converted, but {reasons[0]}: give the model that it was distilled from"
         )
     return reasons
 
 
-def fit_to_data(config: AdoptionConfig, pipeline: ProgressiveDistillationPipeline, data: ImageData) -> Teacher:
+def fit_to_data(config: ConversionConfig, pipeline: ProgressiveDistillationPipeline, data: ImageData) -> Teacher:
     """
     The teacher with its labels checked against the data's.
 
@@ -136,7 +136,7 @@ def fit_to_data(config: AdoptionConfig, pipeline: ProgressiveDistillationPipelin
                 " (`train-teacher --label_dropout 0.1`); it must be 1"
             )
         metadata["guidance_scale"] = config.guidance_scale
-    reasons = reasons_to_adopt(config, pipeline.scheduler)
+    reasons = find_conversion_reasons(config, pipeline.scheduler)
     return Teacher(
         with_labels(pipeline, data.known_labels if metadata else None), reasons, metadata, config.guidance_scale
     )
@@ -149,7 +149,7 @@ def with_labels(pipeline: ProgressiveDistillationPipeline, labels: list[int] | N
     return ProgressiveDistillationPipeline(pipeline.unet, with_metadata(pipeline.scheduler, known_labels=labels))
 
 
-def class_metadata(config: AdoptionConfig, pipeline: ProgressiveDistillationPipeline, data: ImageData) -> dict:
+def class_metadata(config: ConversionConfig, pipeline: ProgressiveDistillationPipeline, data: ImageData) -> dict:
     """
     What a class-conditional model's students know of its classes: their number, names and the null label. The data's
     labels become the teacher's.

@@ -32,7 +32,7 @@ PAPER = {
 # Beside it `--start_steps auto`. docs/performance.md and docs/loss.md have what was measured.
 DEFAULT = {"teacher_solver": "midpoint", "loss_type": "l2", "clip_loss": False}
 RECIPES = {"default": DEFAULT, "paper": PAPER}
-# Options that are `None` unless they are given; `start_steps` is another, see `start.py`.
+# Options that are `None` unless they are given; `start_steps` is another, see `initial_steps.py`.
 LEFT_TO_RECIPE = tuple(DEFAULT)
 
 # Where the paper's chains start, and that on CIFAR-10.
@@ -93,7 +93,7 @@ def doubled(end_steps: int, least: int) -> int:
     return steps
 
 
-def changes_of(config: DistillationConfig) -> list[str]:
+def list_changes(config: DistillationConfig) -> list[str]:
     """The options of a settled config that are not as its recipe says."""
     values = RECIPES.get(config.recipe, {})
     changed = [k for k, value in values.items() if getattr(config, k) not in (None, value)]
@@ -112,7 +112,7 @@ def describe_recipe(config: DistillationConfig, is_student: bool = False) -> str
     """
     names = [k for k in ("start_steps", *LEFT_TO_RECIPE) if not (is_student and k == "teacher_solver")]
     values = ", ".join(f"{k} {getattr(config, k)}" for k in names)
-    changes = ", ".join(changes_of(config))
+    changes = ", ".join(list_changes(config))
     return f"recipe: {config.recipe or 'as the run began'} ({values})" + (
         f"; given otherwise: {changes}" if changes else ""
     )
@@ -122,5 +122,5 @@ def about_recipe(config: DistillationConfig) -> dict:
     """What the record says of a settled config's recipe: its name, and the options that were given otherwise."""
     if config.recipe is None:
         return {}
-    changes = changes_of(config)
+    changes = list_changes(config)
     return {"recipe": config.recipe, **({"recipe_changes": changes} if changes else {})}

@@ -90,15 +90,15 @@ class Report:
             return None if features is None else self.metric.distance(features)
 
     def add_student(self, stage: Stage, pipeline) -> float:
-        """Add a finished student or adopted teacher; returns the seconds it took, which are not training."""
+        """Add a finished student or converted teacher; returns the seconds it took, which are not training."""
         began = time.perf_counter()
         if stage.number:
             self._add_row(f"{stage.number} step{'s' * (stage.number > 1)}", pipeline, stage.number)
             self._measure("students", pipeline, stage.number)
             self._measure("teacher", self.teacher, stage.number)
         else:
-            self._add_row(f"adopted, {self.config.start_steps} steps", pipeline, self.config.start_steps)
-            self._measure("adopted", pipeline, REFERENCE_STEPS)
+            self._add_row(f"converted, {self.config.start_steps} steps", pipeline, self.config.start_steps)
+            self._measure("converted", pipeline, REFERENCE_STEPS)
         if self.accelerator.is_main_process:
             self._draw()
         seconds = time.perf_counter() - began
@@ -140,6 +140,6 @@ class Report:
         for steps in sorted(teacher, reverse=True):
             student = f"{students[steps]:.2f}" if steps in students else "-"
             lines.append(f"{steps:>6}{student:>10}{teacher[steps]:>16.2f}")
-        for steps, value in self.evaluation.get("adopted", {}).items():
-            lines.append(f"adopted teacher at {steps} steps: {value:.2f}")
+        for steps, value in self.evaluation.get("converted", {}).items():
+            lines.append(f"converted teacher at {steps} steps: {value:.2f}")
         return "\n".join([*lines, f"real images against other real images: {self.metric.floor:.2f}", ""])

@@ -11,11 +11,11 @@ from ..data import ImageData, load_data
 from ..data.findings import REPLACED
 from ..data.sizes import check_levels, settle
 from ..record import Record, only_process_in
-from .config import AdoptionConfig, TrainingConfig
-from .hardware import hardware_of, print_hardware
+from .config import ConversionConfig, TrainingConfig
+from .hardware import describe_hardware, print_hardware
 from .monitor import Monitor
 from .pretrained import FLAG, Teacher, fit_to_data, load_teacher
-from .setup import check_batch, check_resume, make_accelerator, settings_of
+from .setup import check_batch, check_resume, collect_settings, make_accelerator
 from .signals import StopRequest
 from .stages import Stage
 from .student import make_student
@@ -39,7 +39,9 @@ class Run:
 
     def settings(self) -> dict:
         """What the weights depend on."""
-        return settings_of(self.config, self.data, self.global_batch, self.teacher, self.accelerator.mixed_precision)
+        return collect_settings(
+            self.config, self.data, self.global_batch, self.teacher, self.accelerator.mixed_precision
+        )
 
 
 def open_accelerator(config: TrainingConfig) -> Accelerator:
@@ -50,7 +52,7 @@ def open_accelerator(config: TrainingConfig) -> Accelerator:
     return accelerator
 
 
-def open_run(config: AdoptionConfig) -> Run:
+def open_run(config: ConversionConfig) -> Run:
     """Load the teacher and the images, and refuse what does not fit together. The run has options of its own."""
     config = copy.copy(config)
     config.check()
@@ -85,9 +87,9 @@ def run_alone(run: Run, network, objective, scheduler, stage: Stage, ema_decay: 
         accelerator.wait_for_everyone()
         with StopRequest() as stop:
             if run.is_main:
-                record.update(hardware=hardware_of(accelerator))
+                record.update(hardware=describe_hardware(accelerator))
             start_trackers(accelerator, record.content["settings"])
-            monitor = Monitor(accelerator, folder, stage.forward_units)
+            monitor = Monitor(accelerator, folder, stage.forward_passes)
             monitor.start(stage, 1, 1, run.global_batch)
             make_student(run, network, objective, scheduler, stage, monitor, record, stop, ema_decay, alone=True)
             run.data.findings.say(REPLACED)

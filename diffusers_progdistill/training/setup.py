@@ -13,7 +13,7 @@ from accelerate.utils import DynamoBackend, GradientAccumulationPlugin, InitProc
 from ..errors import InputError
 from ..record import TEACHER_KEY, Record
 from .config import DistillationConfig, TrainingConfig
-from .launcher import PRECISION, accumulation_of, is_asked, precision_of, refuse_unsupported
+from .launcher import PRECISION, is_asked, refuse_unsupported, resolve_accumulation, resolve_precision
 from .trackers import check_accepted, tracker_names
 
 
@@ -49,13 +49,13 @@ def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accele
         [`InputError`]: For settings that this package or the machine cannot do.
     """
     refuse_unsupported()
-    precision, asked = precision_of(config)
+    precision, asked = resolve_precision(config)
     trackers = [] if logging_dir is None else tracker_names(config.report_to)
     accelerator = start_accelerator(
         precision,
         asked,
         # Where the number alone is given, accelerate's environment would win over a typed one.
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulation_of(config)),
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=resolve_accumulation(config)),
         log_with=trackers or None,
         project_dir=None if logging_dir is None else str(logging_dir),
     )
@@ -156,13 +156,13 @@ def check_batch(config: TrainingConfig, num_images: int, accelerator: Accelerato
     return global_batch
 
 
-def settings_of(config: TrainingConfig, data, global_batch: int, teacher, precision: str) -> dict:
+def collect_settings(config: TrainingConfig, data, global_batch: int, teacher, precision: str) -> dict:
     """What the weights depend on; the precision is the one that is used, whoever asked for it."""
     settings = {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}
     settings["mixed_precision"] = precision
     if teacher is not None:
         settings[TEACHER_KEY] = teacher.key
-    silent = set() if teacher and teacher.reasons else {"adopt_updates", "guidance_scale"}
+    silent = set() if teacher and teacher.reasons else {"conversion_updates", "guidance_scale"}
     if teacher and teacher.pipeline.num_trained_steps is not None:
         # A student's steps are taken as they are.
         silent.add("teacher_solver")
@@ -177,7 +177,7 @@ def settings_of(config: TrainingConfig, data, global_batch: int, teacher, precis
     return {k: v for k, v in settings.items() if k not in silent}
 
 
-def about_of(config: DistillationConfig, teacher, data) -> dict:
+def describe_run(config: DistillationConfig, teacher, data) -> dict:
     """What the model card says of the run: names only of what is on the Hub, never a path."""
     local = config.train_data_dir is not None or os.path.exists(config.dataset_name or "")
     source = "digits" if config.dataset_name == "digits" else "local" if local else "hub"
@@ -200,6 +200,6 @@ def about_of(config: DistillationConfig, teacher, data) -> dict:
             "num_classes": teacher.metadata.get("num_classes"),
             **{k: teacher.metadata[k] for k in ("class_names", "known_labels") if k in teacher.metadata},
         },
-        **({"adopted": teacher.reasons} if teacher.reasons else {}),
+        **({"converted": teacher.reasons} if teacher.reasons else {}),
         **({"guidance_scale": teacher.guidance_scale} if teacher.guidance_scale != 1 else {}),
     }

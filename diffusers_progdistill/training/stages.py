@@ -1,21 +1,21 @@
-"""What a stage optimises: its updates and its loss. Base training, adopting and halving differ here only."""
+"""What a stage optimises: its updates and its loss. Base training, conversion and distillation differ here only."""
 
 import abc
 from dataclasses import dataclass
 
 import torch
 
-from ..diffusion.adoption import ForeignTeacher
-from ..diffusion.clipping import hidden_error, output_slope
-from ..diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
-from ..diffusion.parameterization import from_sample, to_sample
-from ..diffusion.targets import TargetGrid, teacher_target
-from ..diffusion.weighting import loss_weight, pseudo_huber_loss, weighted_loss
-from ..seeds import seed_of
+from ..processes.betas import add_noise, cosine_angle, time_to_timestep
+from ..processes.clipping import hidden_error, output_slope
+from ..processes.conversion import ConversionTeacher
+from ..processes.prediction import from_sample, to_sample
+from ..processes.targets import TargetGrid, teacher_target
+from ..processes.weighting import loss_weight, pseudo_huber_loss, weighted_loss
+from ..seeds import derive_seed
 from .loss_options import LossOptions
 
 
-# Share of the SNR + 1 weight that adopting from epsilon keeps where SNR vanishes (docs/adopt.md: what was compared).
+# Share of the SNR + 1 weight that converting from epsilon keeps where SNR vanishes (see docs/convert.md).
 NOISY_END_WEIGHT = 0.02
 
 
@@ -28,8 +28,8 @@ class Stage:
         name (`str`): Its folder, `"teacher"` or `"steps-N"`.
         number (`int`): Enters the seeds of its order and noise: N, or 0 for a teacher.
         updates (`int`): Optimizer steps.
-        units_per_update (`float`): Cost in forward passes of the network: 3 for base training, 5 for a halving, 4 for
-            adopting a teacher (5 with guidance).
+        passes_per_update (`float`): Cost in forward passes of the network: 3 for base training, 5 for a halving, 4 for
+            converting a teacher (5 with guidance).
         factor (`int`): Steps of the teacher that a step of the student replaces.
         reuse (`int`): Updates that each target of the teacher serves.
         midpoint (`bool`): Whether the teacher's steps are taken in pairs, by the midpoint rule.
@@ -38,23 +38,23 @@ class Stage:
     name: str
     number: int
     updates: int
-    units_per_update: float
+    passes_per_update: float
     factor: int = 2
     reuse: int = 1
     midpoint: bool = False
 
     @property
-    def is_halving(self) -> bool:
+    def is_distillation(self) -> bool:
         return self.number > 0
 
     @property
     def kind(self) -> tuple[bool, int]:
         """Stages of one kind take the same time an update."""
-        return self.is_halving, self.factor
+        return self.is_distillation, self.factor
 
     @property
-    def forward_units(self) -> int:
-        return round(self.updates * self.units_per_update)
+    def forward_passes(self) -> int:
+        return round(self.updates * self.passes_per_update)
 
 
 @dataclass
@@ -119,7 +119,7 @@ class Draws:
 
     def of_update(self, update: int, image_shape: tuple[int, ...]):
         """Uniform numbers, noise, and flips and label drops (or `None`) of the global batch of one update."""
-        generator = self.generator.manual_seed(seed_of(self.seed, self.stage, update))
+        generator = self.generator.manual_seed(derive_seed(self.seed, self.stage, update))
         options = {"generator": generator, "device": self.device}
         uniform = torch.rand(self.global_batch, **options)
         flips = torch.rand(self.global_batch, **options) < 0.5 if self.flip else None
@@ -159,7 +159,7 @@ class Objective(abc.ABC):
         """Noisy images and their targets; nothing in them needs a gradient."""
 
     def loss(self, model, examples: Examples) -> torch.Tensor:
-        """w(SNR) ||x~ - x(z)||^2, formed in the network's own output space (see `diffusion/weighting.py`)."""
+        """w(SNR) ||x~ - x(z)||^2, formed in the network's own output space (see `processes/weighting.py`)."""
         z, angle = examples.z, examples.angle
         output = model(z, examples.timestep, class_labels=examples.labels, return_dict=False)[0].float()
         alpha, sigma = torch.cos(angle)[:, None, None, None], torch.sin(angle)[:, None, None, None]
@@ -176,7 +176,7 @@ class Objective(abc.ABC):
         return weighted_loss(error, weight)
 
 
-class BaseObjective(Objective):
+class DenoisingObjective(Objective):
     """Algorithm 1: the target is the image itself, at t uniform in (0, 1]."""
 
     @torch.no_grad()
@@ -192,10 +192,10 @@ class BaseObjective(Objective):
         return batch.images
 
 
-class AdoptObjective(BaseObjective):
+class ConversionObjective(DenoisingObjective):
     """The target is what a teacher on another schedule says of the image at the same log-SNR."""
 
-    def __init__(self, teacher: ForeignTeacher, prediction_type: str, weighting: str, num_train_timesteps: int):
+    def __init__(self, teacher: ConversionTeacher, prediction_type: str, weighting: str, num_train_timesteps: int):
         super().__init__(prediction_type, weighting, num_train_timesteps)
         self.teacher = teacher
 
@@ -204,7 +204,7 @@ class AdoptObjective(BaseObjective):
         if self.teacher.prediction_type != "epsilon":
             return weight
         # An epsilon teacher errs as much in epsilon at every noise level: its x is trusted with SNR, but for a little
-        # weight that keeps the noisiest end trained.
+        # weight that keeps the max_angle end trained.
         trust = torch.maximum(
             loss_weight(angle, "snr", self.prediction_type),
             NOISY_END_WEIGHT * loss_weight(angle, "snr_plus_one", self.prediction_type),
@@ -215,7 +215,7 @@ class AdoptObjective(BaseObjective):
         return self.teacher.target(z, angle, batch.labels, batch.images)
 
 
-class HalvingObjective(Objective):
+class DistillationObjective(Objective):
     """
     Algorithm 2: the target is where two steps of the teacher lead (or `factor` of them, or the midpoint rule), at t =
     i/N with i uniform in 1 ... N. With `clip_loss` the last step, i = 1, is judged by the finished image.

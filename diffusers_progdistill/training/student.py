@@ -46,22 +46,22 @@ def make_student(
             if alone:
                 with writing(record.folder):
                     save_pipeline(network, scheduler, record.folder)
-                record.update(stages=[entry_of(stage, result, scheduler)], finished=True)
+                record.update(stages=[describe_stage(stage, result, scheduler)], finished=True)
             else:
                 replace_folder(record.folder / stage.name, lambda folder: save_pipeline(network, scheduler, folder))
-                record.add_stage(entry_of(stage, result, scheduler))
+                record.add_stage(describe_stage(stage, result, scheduler))
             checkpoints.clear()
     return ProgressiveDistillationPipeline(network, scheduler)
 
 
-def entry_of(stage: Stage, result: StageResult, scheduler) -> dict:
+def describe_stage(stage: Stage, result: StageResult, scheduler) -> dict:
     """What the record says of a finished stage."""
     steps = scheduler.num_trained_steps
     return {
         "name": stage.name,
         **({} if steps is None else {"num_inference_steps": steps}),
         "updates": result.updates,
-        "forward_units": round(result.updates * stage.units_per_update),
+        "forward_passes": round(result.updates * stage.passes_per_update),
         "seconds": round(result.seconds, 1),
         "loss": result.loss,
         "skipped_updates": result.skipped,

@@ -12,7 +12,7 @@ from diffusers import UNet2DModel
 from ..data import load_data
 from ..data.classes import spans
 from ..data.notices import notice
-from ..data.sizes import check_levels, levels_of, side_of
+from ..data.sizes import check_levels, count_levels, parse_side
 from ..errors import InputError
 from ..pipelines.export import with_metadata
 from ..pipelines.loading import ModelSource, read_network_config
@@ -24,7 +24,7 @@ from .plan import print_plan
 from .pretrained import describe_classes
 from .run import Run, open_accelerator, run_alone
 from .setup import check_batch
-from .stages import BaseObjective, Stage
+from .stages import DenoisingObjective, Stage
 
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def default_unet_config(resolution: int, channels: int) -> dict:
         widths, layers, attention = (128, 256, 256, 256), 2, [1]
         while resolution / 2 ** (len(widths) - 1) > 8:
             widths, attention = (*widths, widths[-1]), [attention[0] + 1]
-    levels = levels_of(resolution, len(widths))
+    levels = count_levels(resolution, len(widths))
     if levels < len(widths):
         factor = 2 ** (len(widths) - 1)
         logger.warning(
@@ -131,7 +131,7 @@ def train_teacher(config: TeacherConfig) -> Path:
     unet_config = load_unet_config(config)
     given = unet_config or {}
     owner = f"--model_config_name_or_path {config.model_config_name_or_path}"
-    side = config.resolution or side_of(given.get("sample_size"), owner)
+    side = config.resolution or parse_side(given.get("sample_size"), owner)
     if given and side:
         check_levels(side, {**DEFAULT_WIDTHS, **given}, owner)
     data = load_data(config, channels=given.get("in_channels", 3) if given else None, resolution=side)
@@ -146,8 +146,8 @@ def train_teacher(config: TeacherConfig) -> Path:
     run = Run(config, accelerator, data, check_batch(config, len(data), accelerator))
     unet = make_unet(unet_config, config.prediction_type).to(accelerator.device)
     scheduler = ProgressiveDistillationScheduler(prediction_type=config.prediction_type)
-    objective = BaseObjective(config.prediction_type, config.weighting, scheduler.config.num_train_timesteps)
-    stage = Stage("teacher", 0, config.max_train_steps, units_per_update=3)
+    objective = DenoisingObjective(config.prediction_type, config.weighting, scheduler.config.num_train_timesteps)
+    stage = Stage("teacher", 0, config.max_train_steps, passes_per_update=3)
     if config.dry_run:
         print_plan(run, [stage], {stage.kind: (unet, objective)})
         return Path(config.output_dir)

@@ -15,11 +15,11 @@ def cores_given(root: Path = Path("/sys/fs/cgroup")) -> int:
         root (`Path`, *optional*, defaults to `/sys/fs/cgroup`): Where control groups are mounted.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = quota_of(root)
+    quota = read_quota(root)
     return count if quota is None else max(min(count, math.ceil(quota)), 1)
 
 
-def quota_of(root: Path) -> float | None:
+def read_quota(root: Path) -> float | None:
     """Cores that a control group's quota allows, of version 2 or 1, or `None` where there is no limit."""
     try:
         limit, period = (root / "cpu.max").read_text().split()

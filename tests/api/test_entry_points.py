@@ -18,12 +18,12 @@ from helpers.networks import tiny_unet
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 
 from diffusers_progdistill import (
-    AdoptionConfig,
+    ConversionConfig,
     DistillationConfig,
     ProgressiveDistillationPipeline,
     ProgressiveDistillationScheduler,
     TeacherConfig,
-    adopt,
+    convert,
     distill,
     save_pipeline,
     train_teacher,
@@ -48,15 +48,15 @@ def teachers(tmp_path_factory):
 
 
 def chain_of(teacher, folder, **options):
-    small = {"start_steps": 2, "end_steps": 1, "updates_per_stage": 1, "adopt_updates": 1}
+    small = {"start_steps": 2, "end_steps": 1, "updates_per_stage": 1, "conversion_updates": 1}
     where = {"pretrained_teacher_model": str(teacher), "output_dir": str(folder)}
     return DistillationConfig(**{**COMMON, **small, **where, **options})
 
 
 def calls(teachers, folder):
     """Every entry point with options that leave as much open as can be: what is called, its config, and more."""
-    adoption = AdoptionConfig(
-        pretrained_teacher_model=str(teachers / "stock"), output_dir=str(folder / "a"), adopt_updates=1, **COMMON
+    conversion = ConversionConfig(
+        pretrained_teacher_model=str(teachers / "stock"), output_dir=str(folder / "a"), conversion_updates=1, **COMMON
     )
     trained = TeacherConfig(output_dir=str(folder / "t"), max_train_steps=1, **COMMON)
     auto = chain_of(teachers / "v_prediction", folder / "e", start_steps="auto")
@@ -65,19 +65,19 @@ def calls(teachers, folder):
     return {
         "distill": (distill, chain_of(teachers / "v_prediction", folder / "d"), ()),
         "distill auto": (distill, auto, ()),
-        "distill adopting": (distill, chain_of(teachers / "stock", folder / "f"), ()),
-        "adopt": (adopt, adoption, ()),
+        "distill conversion": (distill, chain_of(teachers / "stock", folder / "f"), ()),
+        "convert": (convert, conversion, ()),
         "train_teacher": (train_teacher, trained, ()),
         "evaluate": (evaluate, figures, ([str(teachers / "nothing")],)),
     }
 
 
-NAMES = ("distill", "distill auto", "distill adopting", "adopt", "train_teacher", "evaluate")
+NAMES = ("distill", "distill auto", "distill conversion", "convert", "train_teacher", "evaluate")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_callers_config_is_never_changed(name, teachers, tmp_path, monkeypatch):
-    monkeypatch.setattr("diffusers_progdistill.training.start.find_start", lambda *args: (2, {}))
+    monkeypatch.setattr("diffusers_progdistill.training.initial_steps.find_start", lambda *args: (2, {}))
     function, config, more = calls(teachers, tmp_path)[name]
     before = copy.deepcopy(vars(config))
     if name == "evaluate":
@@ -98,7 +98,7 @@ def test_evaluating_a_run_takes_its_data_without_writing_them_down(teachers, tmp
         seen.append(config.dataset_name)
         raise InputError("far enough")
 
-    monkeypatch.setattr(module, "metrics_of", stop)
+    monkeypatch.setattr(module, "read_metrics", stop)
     config = EvaluationConfig(num_images=4, steps="1")
     before = dict(vars(config))
     with pytest.raises(InputError, match="far enough"):
@@ -145,7 +145,7 @@ def filters():
     return [f for f in warnings.filters if getattr(f[3], "pattern", None) != r"PIL\."]
 
 
-@pytest.mark.parametrize("name", ["distill", "adopt", "train_teacher", "evaluate"])
+@pytest.mark.parametrize("name", ["distill", "convert", "train_teacher", "evaluate"])
 def test_the_process_is_as_it_was(name, teachers, tmp_path):
     function, config, more = calls(teachers, tmp_path)[name]
     diffusers.utils.logging.enable_progress_bar(), enable_progress_bars()
@@ -164,7 +164,7 @@ def test_the_process_is_as_it_was(name, teachers, tmp_path):
         torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("name", ["distill", "adopt", "train_teacher"])
+@pytest.mark.parametrize("name", ["distill", "convert", "train_teacher"])
 def test_in_another_thread(name, teachers, tmp_path):
     """As web servers and notebooks do it: signals are the main thread's, everything else is the same."""
     function, config, more = calls(teachers, tmp_path)[name]

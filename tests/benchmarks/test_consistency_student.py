@@ -9,8 +9,8 @@ import torch
 from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationScheduler
-from diffusers_progdistill.diffusion.noise_schedule import cosine_angle
 from diffusers_progdistill.evaluation.sampling import generate
+from diffusers_progdistill.processes.betas import cosine_angle
 from diffusers_progdistill.training.stages import Batch
 
 

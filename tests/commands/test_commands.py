@@ -83,8 +83,8 @@ def test_typed_flags_win_over_yaml(teacher_folder, tmp_path, capsys):
     assert "global batch: 33" in out and "2 updates" in out and "77" not in out
 
 
-@pytest.mark.parametrize("verb", ["distill", "adopt"])
-def test_a_teacher_that_cannot_be_adopted_is_refused(verb, tmp_path, capsys):
+@pytest.mark.parametrize("verb", ["distill", "convert"])
+def test_a_teacher_that_cannot_be_converted_is_refused(verb, tmp_path, capsys):
     from diffusers import DDIMPipeline, DDIMScheduler
     from helpers.networks import tiny_unet
 

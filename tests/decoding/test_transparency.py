@@ -10,7 +10,7 @@ from helpers.broken_images import encoded
 from PIL import Image, ImageSequence
 
 from diffusers_progdistill.commands.main import main
-from diffusers_progdistill.data.decode import Reading, color_of, read_picture
+from diffusers_progdistill.data.decode import Reading, parse_color, read_picture
 from diffusers_progdistill.data.images import ImageData
 from diffusers_progdistill.data.sizes import look_at
 from diffusers_progdistill.errors import InputError
@@ -146,7 +146,7 @@ def test_hidden_colours_are_never_seen(name):
 @pytest.mark.parametrize("alpha", [0, 1, 100, 254, 255])
 @pytest.mark.parametrize("ground", ["white", "black", "#ff8000"])
 def test_a_ground_shines_through_by_the_share_of_alpha(alpha, ground):
-    below = color_of(ground)
+    below = parse_color(ground)
     image = Image.new("RGBA", (2, 2), (*INK, alpha))
     found = np.asarray(read_picture(encoded(image, "PNG"), Reading(background=below)).image)[0, 0]
     wanted = [(i * alpha + b * (255 - alpha)) / 255 for i, b in zip(INK, below)]
@@ -219,7 +219,7 @@ def test_one_notice_counts_and_names_what_was_laid_on_a_ground(caplog):
 @pytest.mark.parametrize("name", ["whyte", "#12", "", "rgb(1,2)", "12"])
 def test_a_colour_that_is_none_is_refused(name, capfd, tmp_path):
     with pytest.raises(InputError, match="--background_color"):
-        color_of(name)
+        parse_color(name)
     argv = ["train-teacher", "--dataset_name", "digits", f"--background_color={name}", "--report_to", "none"]
     assert main([*argv, "--output_dir", str(tmp_path / "out")]) == 2
     assert "--background_color" in capfd.readouterr().err.strip().splitlines()[-1]
@@ -227,4 +227,4 @@ def test_a_colour_that_is_none_is_refused(name, capfd, tmp_path):
 
 @pytest.mark.parametrize("name, color", [("white", (255, 255, 255)), ("#102030", (16, 32, 48)), ("Red", (255, 0, 0))])
 def test_colours_have_names_and_numbers(name, color):
-    assert color_of(name) == color
+    assert parse_color(name) == color

@@ -6,7 +6,7 @@ import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from diffusers_progdistill.evaluation.distances import frechet_distance
-from diffusers_progdistill.evaluation.moments import merge, moments_of, moments_of_parts, remove
+from diffusers_progdistill.evaluation.moments import compute_moments, merge, moments_of_parts, remove
 
 
 def plain(count, width):
@@ -44,7 +44,7 @@ def test_parts_of_any_size_give_the_moments_of_all(kind, count, width, size):
 @pytest.mark.parametrize("processes", [2, 3, 8])
 def test_processes_that_share_the_parts_give_the_same(kind, processes):
     features = kind(800, 8)
-    whole, merged = moments_of(features), None
+    whole, merged = compute_moments(features), None
     for rank in reversed(range(processes)):
         merged = merge(merged, moments_of_parts(features.split(10)[rank::processes]))
     torch.testing.assert_close(merged.mean, whole.mean, rtol=1e-12, atol=1e-12)
@@ -55,7 +55,10 @@ def test_processes_that_share_the_parts_give_the_same(kind, processes):
 @pytest.mark.parametrize("part", [1, 30, 150, 298])
 def test_what_is_left_without_a_part(kind, part):
     features = kind(300, 8)
-    rest, expected = remove(moments_of(features), moments_of(features[:part])), moments_of(features[part:])
+    rest, expected = (
+        remove(compute_moments(features), compute_moments(features[:part])),
+        compute_moments(features[part:]),
+    )
     assert rest.count == 300 - part
     torch.testing.assert_close(rest.mean, expected.mean, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(rest.scatter, expected.scatter, rtol=1e-8, atol=1e-6)

@@ -11,12 +11,12 @@ from diffusers_progdistill.commands import evaluate, parsing, push, sample
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.paths import PATH_OPTIONS, PLACE_OPTIONS, settle_path
-from diffusers_progdistill.training.config import AdoptionConfig, DistillationConfig, TeacherConfig
+from diffusers_progdistill.training.config import ConversionConfig, DistillationConfig, TeacherConfig
 
 
 CONFIGS = {
     "train-teacher": TeacherConfig,
-    "adopt": AdoptionConfig,
+    "convert": ConversionConfig,
     "distill": DistillationConfig,
     "evaluate": evaluate.EvaluationConfig,
     "sample": sample.SampleConfig,
@@ -116,7 +116,7 @@ def test_commands_take_a_tilde_everywhere(home, unet, capsys):
     DDPMPipeline(unet, DDPMScheduler()).save_pretrained(home / "t")
     (home / "run.yaml").write_text("pretrained_teacher_model: ~/t\noutput_dir: $SCRATCH/out\n")
     options = ["--config=~/run.yaml", "--dataset_name=digits", "--start_steps=4", "--end_steps=2", "--report_to=none"]
-    options += ["--train_batch_size=8", "--adopt_updates=1", "--updates_per_stage=1"]
+    options += ["--train_batch_size=8", "--conversion_updates=1", "--updates_per_stage=1"]
     assert main(["distill", *options]) == 0, capsys.readouterr().err
     assert main(["sample", "~/out/steps-2", "--output=~/grid.png", "--num_images=2"]) == 0
     assert main(["card", "~/out"]) == 0

@@ -31,11 +31,11 @@ def same(a, b):
     return all(torch.equal(a[k], b[k]) for k in a)
 
 
-def record_of(folder):
+def read_record(folder):
     """What chain.json holds."""
     return json.loads((folder / "chain.json").read_text())
 
 
-def metrics_of(folder):
+def read_metrics(folder):
     """The lines of metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

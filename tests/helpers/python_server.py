@@ -28,7 +28,7 @@ IMPORTED = (
     *("torch.optim.lr_scheduler", "sklearn.datasets", "datasets", "matplotlib.pyplot", "diffusers", "accelerate"),
     *("diffusers.pipelines.ddim", "diffusers.pipelines.ddpm", "diffusers.training_utils", "diffusers.optimization"),
     *("diffusers_progdistill.training.chain", "diffusers_progdistill.training.teacher", "torch.distributed.run"),
-    *("diffusers_progdistill.training.adopt", "diffusers_progdistill.hub.folder", "torch.utils.data"),
+    *("diffusers_progdistill.training.convert", "diffusers_progdistill.hub.folder", "torch.utils.data"),
     *("diffusers_progdistill.commands.main", "diffusers_progdistill.commands.distill", "torch.nn.parallel"),
     *("diffusers_progdistill.commands.train_teacher", "diffusers_progdistill.commands.evaluate"),
 )

@@ -48,7 +48,7 @@ def chain_config(teacher, folder, **options) -> DistillationConfig:
 SMALL = {"start_steps": 4, "end_steps": 2, "updates_per_stage": 1, "train_batch_size": 8, "report_to": "none"}
 
 
-def record_of(folder) -> dict:
+def read_record(folder) -> dict:
     return json.loads((Path(folder) / "chain.json").read_text())
 
 

@@ -14,7 +14,7 @@ from diffusers_progdistill.hub.model_card import make_card
 
 def content(**changes):
     """What chain.json holds after three stages, measured."""
-    stage = {"updates": 10, "forward_units": 50, "seconds": 36.0, "loss": 0.1}
+    stage = {"updates": 10, "forward_passes": 50, "seconds": 36.0, "loss": 0.1}
     return {
         "settings": {
             "seed": 0,
@@ -176,16 +176,16 @@ def test_a_distance_of_inception_is_called_fid(tmp_path):
     assert "It is comparable only" in text and "not FID" not in text
 
 
-def test_classes_guidance_and_the_adopt_stage_are_told(tmp_path):
+def test_classes_guidance_and_the_conversion_stage_are_told(tmp_path):
     told = content()
     told["about"]["model"] |= {"num_classes": 2, "class_names": ["cat", "<b>dog</b>"]}
-    told["about"] |= {"guidance_scale": 2.5, "adopted": ["guidance of scale 2.5 is folded in"]}
-    told["evaluation"]["adopted"] = {"256": 2.8}
-    adopt = {"name": "teacher", "updates": 7, "forward_units": 35, "seconds": 3600.0, "loss": 0.1}
-    told["stages"].insert(0, adopt)
+    told["about"] |= {"guidance_scale": 2.5, "converted": ["guidance of scale 2.5 is folded in"]}
+    told["evaluation"]["converted"] = {"256": 2.8}
+    convert = {"name": "teacher", "updates": 7, "forward_passes": 35, "seconds": 3600.0, "loss": 0.1}
+    told["stages"].insert(0, convert)
     text = str(make_card(tmp_path, told, 4, "me/m"))
     assert "Classifier-free guidance of scale 2.5" in text and "cannot be changed" in text
     assert "Classes 0 to 1, or by name: cat, &lt;b&gt;dog&lt;/b&gt;." in text
-    assert "was adopted first" in text and "in 7 updates. Its distance after that: 2.80 at 256 steps" in text
+    assert "was converted first" in text and "in 7 updates. Its distance after that: 2.80 at 256 steps" in text
     # Its cost is counted: 7 + 10 + 10 updates, 35 + 50 + 50 units, 1.02 hours.
     assert "27 updates" in text and "135 forward" in text and "1.02 hours" in text

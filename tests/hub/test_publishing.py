@@ -47,7 +47,7 @@ def chain(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "my-digits"))
 
 
-def images_of(pipeline, steps):
+def sample_teacher(pipeline, steps):
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
     images = pipeline(batch_size=2, generator=generator, num_inference_steps=steps, output_type="np").images
@@ -63,8 +63,8 @@ def assert_complete(hub, folder, repo_id, cache, steps=(4, 2, 1)):
     assert set(repo.head.files) == MODEL_FILES
     for n in steps:
         options = {"cache_dir": cache, "revision": f"steps-{n}"}
-        remote = images_of(DiffusionPipeline.from_pretrained(repo_id, **options), n)
-        assert torch.equal(remote, images_of(DiffusionPipeline.from_pretrained(folder / f"steps-{n}"), n))
+        remote = sample_teacher(DiffusionPipeline.from_pretrained(repo_id, **options), n)
+        assert torch.equal(remote, sample_teacher(DiffusionPipeline.from_pretrained(folder / f"steps-{n}"), n))
     assert not (folder / "push-queue").exists()
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from diffusers_progdistill import ProgressiveDistillationScheduler
-from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE, cosine_angle
-from diffusers_progdistill.diffusion.parameterization import from_sample
-from diffusers_progdistill.diffusion.targets import TargetGrid, teacher_target
-from diffusers_progdistill.training.stages import Batch, Examples, HalvingObjective
+from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE, cosine_angle
+from diffusers_progdistill.processes.prediction import from_sample
+from diffusers_progdistill.processes.targets import TargetGrid, teacher_target
+from diffusers_progdistill.training.stages import Batch, DistillationObjective, Examples
 
 
 STEPS = [1, 2, 3, 4, 6, 8, 16, 48, 64, 128, 256, 512, 1024, 2048, 4096]
@@ -142,7 +142,9 @@ def test_target_is_the_papers_inversion(num_steps):
 def test_a_student_equal_to_the_composite_has_no_loss(num_steps, prediction_type, clip_loss):
     # epsilon at t = 1 amplifies rounding by 2e4 in x, but its own loss is on epsilon and stays small.
     options = {"clip_loss": clip_loss}
-    objective = HalvingObjective(teacher, "v_prediction", num_steps, prediction_type, "truncated_snr", 1024, **options)
+    objective = DistillationObjective(
+        teacher, "v_prediction", num_steps, prediction_type, "truncated_snr", 1024, **options
+    )
     objective.grid = TargetGrid.create(num_steps, 1024, torch.float64)
     objective.weighting = "snr" if prediction_type == "epsilon" else "truncated_snr"
     size = num_steps
@@ -173,7 +175,9 @@ def test_only_the_last_step_is_judged_by_the_finished_image(num_steps):
     """A student that is off beyond the range of pixels alone, at one grid point after the other."""
     losses = []
     for clip_loss in (False, True):
-        objective = HalvingObjective(teacher, "sample", num_steps, "sample", "constant", 1024, clip_loss=clip_loss)
+        objective = DistillationObjective(
+            teacher, "sample", num_steps, "sample", "constant", 1024, clip_loss=clip_loss
+        )
         angle = objective.grid.angles[:, 0]
         examples = Examples(
             *(torch.zeros(num_steps, 1, 2, 2), angle, angle, torch.full((num_steps, 1, 2, 2), 1.5), None),

@@ -9,7 +9,7 @@ from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stages import HalvingObjective, Stage
+from diffusers_progdistill.training.stages import DistillationObjective, Stage
 
 
 class Reads(TorchDispatchMode):
@@ -45,11 +45,11 @@ def test_only_logging_updates_read(unet, whole_reads, reuse, parts):
         config = DistillationConfig(dataset_name="digits", train_batch_size=16, logging_steps=1000, **options)
         accelerator = make_accelerator(config, None)
         teacher = tiny_unet().requires_grad_(False)
-        objective = HalvingObjective(
+        objective = DistillationObjective(
             teacher, "v_prediction", 4, "v_prediction", "snr", 1024, huber_c=config.huber_c, clip_loss=True
         )
         stage = Stage("steps-4", 4, updates, 5, reuse=reuse)
-        monitor = Monitor(accelerator, None, stage.forward_units)
+        monitor = Monitor(accelerator, None, stage.forward_passes)
         monitor.start(stage, 1, 1, 16)
         with Reads() as reads:
             train_stage(accelerator, unet, objective, load_data(config), stage, config, monitor, ema_decay=0.9)

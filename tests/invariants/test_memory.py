@@ -14,7 +14,7 @@ from diffusers_progdistill.training.feed import BUFFER_BATCHES
 from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stages import HalvingObjective, Stage
+from diffusers_progdistill.training.stages import DistillationObjective, Stage
 
 
 BATCH, UPDATES = 16, 2 * BUFFER_BATCHES + 4
@@ -67,7 +67,7 @@ def train(make_look, ema, reuse):
     config = DistillationConfig(dataset_name="digits", train_batch_size=BATCH, logging_steps=2)
     accelerator, data = make_accelerator(config, None), load_data(config)
     student, teacher = tiny_unet(), tiny_unet().requires_grad_(False)
-    objective = HalvingObjective(teacher, "v_prediction", 4, "v_prediction", "snr", 1024, clip_loss=True)
+    objective = DistillationObjective(teacher, "v_prediction", 4, "v_prediction", "snr", 1024, clip_loss=True)
     monitor, stage = AfterEachUpdate(accelerator, make_look(student, teacher)), Stage("steps-4", 4, UPDATES, 5, reuse)
     monitor.start(stage, 1, 1, BATCH)
     train_stage(accelerator, student, objective, data, stage, config, monitor, ema_decay=ema)

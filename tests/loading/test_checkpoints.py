@@ -354,12 +354,12 @@ def argv_of(command, folder, out):
     return {
         "sample": ["sample", str(folder), "--num_inference_steps=2", f"--output={out}.png"],
         "distill": ["distill", *train, "--start_steps=4", "--end_steps=2"],
-        "adopt": ["adopt", *train],
+        "convert": ["convert", *train],
         "evaluate": ["evaluate", str(folder), *images, f"--output_dir={out}"],
     }[command]
 
 
-@pytest.mark.parametrize("command", ["sample", "distill", "adopt", "evaluate"])
+@pytest.mark.parametrize("command", ["sample", "distill", "convert", "evaluate"])
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_every_command_refuses_the_same_networks(command, kind, tmp_path, capsys):
     make, said = NETWORKS[kind]
@@ -369,7 +369,7 @@ def test_every_command_refuses_the_same_networks(command, kind, tmp_path, capsys
     assert len(lines) == 1 and said in lines[0]
 
 
-@pytest.mark.parametrize("command", ["sample", "distill", "adopt", "evaluate"])
+@pytest.mark.parametrize("command", ["sample", "distill", "convert", "evaluate"])
 def test_every_command_asks_before_code_runs(command, stock, tmp_path, capsys):
     edit(stock / "model_index.json", lambda index: index.update(_class_name=["pipeline", "Custom"]))
     (stock / "pipeline.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
@@ -386,13 +386,13 @@ def test_sample_runs_trusted_code(stock, tmp_path):
 
 def test_a_learned_variance_is_dropped_in_samples(tmp_path, caplog):
     from diffusers_progdistill import ProgressiveDistillationPipeline
-    from diffusers_progdistill.pipelines.networks import with_output
+    from diffusers_progdistill.pipelines.networks import change_output
 
     both = small(out_channels=6)
     schedule = DDPMScheduler(variance_type="learned_range")
     DDPMPipeline(both, schedule).save_pretrained(tmp_path / "both")
     model = load(tmp_path / "both")
-    mean = ProgressiveDistillationPipeline(with_output(both, [(k, 1.0) for k in range(3)]), model.scheduler)
+    mean = ProgressiveDistillationPipeline(change_output(both, [(k, 1.0) for k in range(3)]), model.scheduler)
     images = [p(2, None, 2, torch.Generator().manual_seed(0), output_type="pt").images for p in (model, mean)]
     assert torch.equal(*images) and "6 output channels" in caplog.text
     assert main([*argv_of("sample", tmp_path / "both", tmp_path / "out"), "--num_images=2"]) == 0

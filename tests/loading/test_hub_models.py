@@ -52,7 +52,7 @@ def test_commands_need_no_network_when_all_is_there(hub, tmp_path, offline, monk
     cache = f"--cache_dir={tmp_path / 'cache'}"
     sample = ["sample", "me/teacher", "--num_images=1", "--num_inference_steps=1", f"--output={tmp_path / 'a.png'}"]
     distill = ["distill", "--pretrained_teacher_model=me/teacher", "--dataset_name=digits", "--report_to=none"]
-    distill += ["--start_steps=2", "--end_steps=1", "--updates_per_stage=1", "--adopt_updates=1", "--dry_run"]
+    distill += ["--start_steps=2", "--end_steps=1", "--updates_per_stage=1", "--conversion_updates=1", "--dry_run"]
     assert main([*sample, cache]) == 0
     hub.requests.clear()
     offline()

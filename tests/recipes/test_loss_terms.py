@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from diffusers_progdistill.diffusion.clipping import LARGEST_HIDDEN_ERROR, hidden_error
-from diffusers_progdistill.diffusion.targets import TargetGrid
+from diffusers_progdistill.processes.clipping import LARGEST_HIDDEN_ERROR, hidden_error
+from diffusers_progdistill.processes.targets import TargetGrid
 from diffusers_progdistill.training.feed import _stacked
-from diffusers_progdistill.training.stages import BaseObjective, Batch, Examples, HalvingObjective
+from diffusers_progdistill.training.stages import Batch, DenoisingObjective, DistillationObjective, Examples
 
 
 def objective_of(num_steps, dtype=torch.float32, **options):
     teacher = lambda z, timestep, labels, return_dict: (torch.zeros_like(z),)  # noqa: E731
-    objective = HalvingObjective(teacher, "sample", num_steps, "sample", "constant", 1024, **options)
+    objective = DistillationObjective(teacher, "sample", num_steps, "sample", "constant", 1024, **options)
     objective.grid = TargetGrid.create(num_steps, 1024, dtype)
     return objective
 
@@ -47,7 +47,7 @@ def test_the_mark_travels_with_shared_targets():
     batches = [Examples(z, angle, angle, z, None, torch.tensor(mark)) for mark in ([True, False], [False, False])]
     assert torch.equal(_stacked(batches)[-1], torch.tensor([[True, False], [False, False]]))
     batch = Batch(z, None, torch.tensor([0.2, 0.7]), z)
-    base = BaseObjective("sample", "constant", 1024).examples(batch)
+    base = DenoisingObjective("sample", "constant", 1024).examples(batch)
     assert base.is_last is None and _stacked([base, base])[-1] is None
 
 

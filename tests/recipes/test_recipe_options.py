@@ -11,7 +11,7 @@ from diffusers_progdistill.commands.parsing import parse
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.recipes import LEFT_TO_RECIPE, PAPER, changes_of, doubled, paper_start, settle
+from diffusers_progdistill.training.recipes import LEFT_TO_RECIPE, PAPER, doubled, list_changes, paper_start, settle
 
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
@@ -41,7 +41,7 @@ def options(folder, teacher="x/y", **more):
     }  # fmt: skip
 
 
-def record_of(folder):
+def read_record(folder):
     return json.loads((folder / "chain.json").read_text())
 
 
@@ -51,7 +51,7 @@ def test_the_papers_configs_are_what_they_were(name):
     config = dataclasses.replace(config, start_steps=config.start_steps or paper_start(config))
     expected = {**PAPER_CHAIN, **PAPER_DATA[name]}
     assert {k: getattr(config, k) for k in expected} == expected
-    assert config.recipe == "paper" and changes_of(config) == []
+    assert config.recipe == "paper" and list_changes(config) == []
     text = (CONFIGS / f"{name}.yaml").read_text().split("distill:\n")[1]
     assert "recipe: paper" in text and "loss_type" not in text and "clip_loss" not in text
 
@@ -141,10 +141,10 @@ def test_the_record_the_card_and_the_plan_name_it(teacher_folder, tmp_path, caps
     assert f"recipe: paper ({values}); given otherwise: start_steps, loss_type, updates_per_stage\n" in said
     assert "of the images' values are exactly 0 or 255: --clip_loss may help\n" in said
     distill(config)
-    about = record_of(tmp_path / "run")["about"]
+    about = read_record(tmp_path / "run")["about"]
     assert about["recipe"] == "paper"
     assert about["recipe_changes"] == ["start_steps", "loss_type", "updates_per_stage"]
-    assert "recipe" not in record_of(tmp_path / "run")["settings"]
+    assert "recipe" not in read_record(tmp_path / "run")["settings"]
     card = " ".join((tmp_path / "run" / "README.md").read_text().split())
     assert "those of the recipe paper, except start\\_steps, loss\\_type, updates\\_per\\_stage." in card
     assert config == DistillationConfig(**given)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from diffusers_progdistill.commands.main import main
-from diffusers_progdistill.training import start
+from diffusers_progdistill.training import initial_steps as start
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
 
@@ -46,7 +46,7 @@ def test_the_flags_make_the_same_students(given, expected, teacher_folder, tmp_p
     assert dataclasses.asdict(config) == before
     flags = flags_in(capsys.readouterr().out)
     assert flags == expected
-    monkeypatch.setattr(start, "images_of", lambda *_: pytest.fail("it was not to look"))
+    monkeypatch.setattr(start, "sample_teacher", lambda *_: pytest.fail("it was not to look"))
     words = [f"--{k}={v}" for k, v in BASE.items()]
     words += [f"--pretrained_teacher_model={teacher_folder}", f"--output_dir={tmp_path / 'flags'}"]
     assert main(["distill", *words, *flags]) == 0

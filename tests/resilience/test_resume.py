@@ -46,9 +46,9 @@ def test_killed(teacher_folder, whole_chain, tmp_path):
     assert_same(tmp_path / "run", whole_chain)
 
 
-def test_killed_while_adopting(tmp_path, capsys):
+def test_killed_while_converting(tmp_path, capsys):
     stock = stock_teacher(tmp_path / "stock")
-    options = {"adopt_updates": 8, "end_steps": 2, "updates_per_stage": 2}
+    options = {"conversion_updates": 8, "end_steps": 2, "updates_per_stage": 2}
     assert main(["distill", *chain_options(stock, tmp_path / "whole", **options)]) == 0
     words = ["distill", *chain_options(stock, tmp_path / "run", **options)]
     assert run(stopped_at(5, signal.SIGKILL, *words))[0] == -signal.SIGKILL

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.main import main
-from diffusers_progdistill.data.sizes import check_levels, levels_of, settle, side_of
+from diffusers_progdistill.data.sizes import check_levels, count_levels, parse_side, settle
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.teacher import check_forward, default_unet_config, make_unet
 
@@ -61,13 +61,13 @@ def is_refused(capfd, argv, *words):
 
 @pytest.mark.parametrize("form", [8, 8.0, [8, 8], (8, 8), [8]])
 def test_a_size_is_read_in_whatever_form_it_is_given(form):
-    assert side_of(form, "it") == 8 == settle(None, form, "it") == settle(8, form, "it")
+    assert parse_side(form, "it") == 8 == settle(None, form, "it") == settle(8, form, "it")
 
 
 @pytest.mark.parametrize("form", [[8, 16], (16, 8), "8", 8.5, 0, -8, True, [8, 8, 8], [], [None, 8]])
 def test_a_size_of_no_square_is_refused(form):
     with pytest.raises(InputError):
-        side_of(form, "it")
+        parse_side(form, "it")
 
 
 def test_a_size_is_asked_for_where_nobody_says_one():
@@ -76,7 +76,7 @@ def test_a_size_is_asked_for_where_nobody_says_one():
 
 @pytest.mark.parametrize("side", range(1, 70))
 def test_levels_are_as_many_as_can_be_halved(side):
-    levels = levels_of(side, 4)
+    levels = count_levels(side, 4)
     check_levels(side, {"block_out_channels": (8,) * levels}, "it")
     if levels < 4:
         with pytest.raises(InputError, match="--resolution must be a multiple"):

@@ -12,7 +12,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import FullyShardedDataParallelPlugin
 from diffusers import UNet2DModel
 from helpers.networks import tiny_unet
-from helpers.systems import chain_words, launch_environment, record_of, set_environment, watch_precision
+from helpers.systems import chain_words, launch_environment, read_record, set_environment, watch_precision
 
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import InputError
@@ -34,7 +34,7 @@ def test_a_shipped_config_is_read_and_run(name, teacher_folder, tmp_path, monkey
     assert os.environ.get("ACCELERATE_USE_FSDP", "false") == ("true" if name == "fsdp.yaml" else "false")
     seen = watch_precision(monkeypatch)
     assert main(chain_words(teacher_folder, tmp_path / "run")) == 0
-    assert set(seen) == {torch.bfloat16} and record_of(tmp_path / "run")["hardware"]["mixed_precision"] == "bf16"
+    assert set(seen) == {torch.bfloat16} and read_record(tmp_path / "run")["hardware"]["mixed_precision"] == "bf16"
     assert ("FSDP was asked for" in capsys.readouterr().out) == (name == "fsdp.yaml")
 
 
@@ -105,7 +105,7 @@ def test_accelerate_launch_itself(teacher_folder, tmp_path):
     made = launch([*CPU, "--mixed_precision=bf16"], chain_words(teacher_folder, tmp_path / "run"))
     assert made.returncode == 0, made.stderr
     assert made.stdout.startswith("running on 1 process on cpu, mixed_precision bf16")
-    assert record_of(tmp_path / "run")["hardware"]["mixed_precision"] == "bf16"
+    assert read_record(tmp_path / "run")["hardware"]["mixed_precision"] == "bf16"
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_accelerate_launch_with_a_config_file(typed, teacher_folder, tmp_path):
     options = {"mixed_precision": typed} if typed else {}
     made = launch([f"--config_file={file}"], chain_words(teacher_folder, tmp_path / "run", **options))
     assert made.returncode == 0, made.stderr
-    assert record_of(tmp_path / "run")["hardware"]["mixed_precision"] == (typed or "bf16")
+    assert read_record(tmp_path / "run")["hardware"]["mixed_precision"] == (typed or "bf16")
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ def test_accelerate_launch_with_a_config_file(typed, teacher_folder, tmp_path):
 def test_a_shipped_config_with_its_two_processes(name, teacher_folder, tmp_path):
     made = launch([f"--config_file={FOLDER / name}"], chain_words(teacher_folder, tmp_path / "run"))
     assert made.returncode == 0, made.stderr
-    hardware = record_of(tmp_path / "run")["hardware"]
+    hardware = read_record(tmp_path / "run")["hardware"]
     assert (hardware["num_processes"], hardware["mixed_precision"]) == (2, "bf16")
     # On a CPU accelerate takes DDP for both.
     assert "2 processes on cpu (DDP), mixed_precision bf16" in made.stdout

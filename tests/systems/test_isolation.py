@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from helpers.systems import chain_config, record_of, set_environment, watch_precision
+from helpers.systems import chain_config, read_record, set_environment, watch_precision
 
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.chain import distill
@@ -31,13 +31,13 @@ def test_runs_of_every_kind_in_one_process(teacher_folder, tmp_path, monkeypatch
         distill(chain_config(teacher_folder, tmp_path / name, **options))
         # Two updates, since the student has two steps.
         assert seen == [precision] * 2 * parts
-        hardware = record_of(tmp_path / name)["hardware"]
+        hardware = read_record(tmp_path / name)["hardware"]
         assert hardware["gradient_accumulation_steps"] == parts
         assert hardware["mixed_precision"] == options.get("mixed_precision", "no")
         with pytest.raises(InputError, match="fp16 needs a GPU"):
             distill(chain_config(teacher_folder, tmp_path / "fp16", mixed_precision="fp16"))
     # However a batch is split, it is the same one.
-    losses = [record_of(tmp_path / name)["stages"][0]["loss"] for name in ("fp32", "two parts", "four parts")]
+    losses = [read_record(tmp_path / name)["stages"][0]["loss"] for name in ("fp32", "two parts", "four parts")]
     assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-5)
 
 
@@ -69,4 +69,4 @@ def test_the_environment_of_a_launcher_counts_in_every_run(teacher_folder, tmp_p
     set_environment(monkeypatch, {"ACCELERATE_MIXED_PRECISION": "bf16"})
     for name in ("first", "second"):
         distill(chain_config(teacher_folder, tmp_path / name))
-        assert record_of(tmp_path / name)["hardware"]["mixed_precision"] == "bf16"
+        assert read_record(tmp_path / name)["hardware"]["mixed_precision"] == "bf16"

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.systems import chain_words, launch_environment, record_of, set_environment, watch_precision
+from helpers.systems import chain_words, launch_environment, read_record, set_environment, watch_precision
 
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.hub.model_card import make_card
 from diffusers_progdistill.training.isolation import isolated
-from diffusers_progdistill.training.launcher import accumulation_of, precision_of
+from diffusers_progdistill.training.launcher import resolve_accumulation, resolve_precision
 from diffusers_progdistill.training.setup import make_evaluation_accelerator
 
 
@@ -40,7 +40,7 @@ def test_the_precision_of_the_launcher_is_used_and_told(case, teacher_folder, tm
     seen = watch_precision(monkeypatch)
     assert main(chain_words(teacher_folder, tmp_path / "run")) == 0
     assert set(seen) == {torch.bfloat16}
-    record = record_of(tmp_path / "run")
+    record = read_record(tmp_path / "run")
     assert record["settings"]["mixed_precision"] == record["hardware"]["mixed_precision"] == "bf16"
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("running on 1 process on cpu, mixed_precision bf16")
@@ -55,7 +55,7 @@ def test_what_is_typed_wins_and_another_precision_does_not_resume(teacher_folder
     typed = {"mixed_precision": "no", "gradient_accumulation_steps": 2}
     assert main(chain_words(teacher_folder, tmp_path / "run", **typed)) == 0
     assert set(seen) == {torch.float32} and len(seen) == 2 * 2
-    hardware = record_of(tmp_path / "run")["hardware"]
+    hardware = read_record(tmp_path / "run")["hardware"]
     assert (hardware["mixed_precision"], hardware["gradient_accumulation_steps"]) == ("no", 2)
     # The launcher's is another precision than that of the run: it is not gone on with.
     assert main(chain_words(teacher_folder, tmp_path / "run", gradient_accumulation_steps=2)) == 2
@@ -83,14 +83,14 @@ def given(**options):
 )
 def test_who_decides(variables, options, precision, parts, monkeypatch):
     set_environment(monkeypatch, variables)
-    assert precision_of(given(**options))[0] == precision and accumulation_of(given(**options)) == parts
+    assert resolve_precision(given(**options))[0] == precision and resolve_accumulation(given(**options)) == parts
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "auto", "1.5", "two"])
 def test_no_number_of_parts(value, monkeypatch):
     set_environment(monkeypatch, {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": value})
     with pytest.raises(InputError, match=f"ACCELERATE_GRADIENT_ACCUMULATION_STEPS={value} must be a positive number"):
-        accumulation_of(given())
+        resolve_accumulation(given())
 
 
 FSDP = ("--use_fsdp", "--num_processes=2", "--num_machines=1", "--main_process_port=0")
@@ -122,7 +122,7 @@ REFUSED = {
 
 
 COMMANDS = [("distill", case) for case in REFUSED]
-COMMANDS += [(command, "DeepSpeed by the variable") for command in ("adopt", "train-teacher")]
+COMMANDS += [(command, "DeepSpeed by the variable") for command in ("convert", "train-teacher")]
 
 
 @pytest.mark.parametrize("command, case", COMMANDS)
@@ -146,7 +146,7 @@ def test_fsdp_that_does_not_shard_here_is_told(teacher_folder, tmp_path, monkeyp
     assert main(chain_words(teacher_folder, tmp_path / "run")) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert first.endswith("; FSDP was asked for, but accelerate does not shard on cpu")
-    hardware = record_of(tmp_path / "run")["hardware"]
+    hardware = read_record(tmp_path / "run")["hardware"]
     assert not hardware["sharded"] and hardware["distributed_type"] == "NO"
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from helpers.networks import tiny_unet
-from helpers.systems import chain_config, record_of, set_environment
+from helpers.systems import chain_config, read_record, set_environment
 
 import diffusers_progdistill.training.run as run_module
 from diffusers_progdistill.data import load_data
@@ -18,7 +18,7 @@ from diffusers_progdistill.training.loss_scale import is_searching
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.optimizer import clip_gradient
 from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stages import BaseObjective, Stage
+from diffusers_progdistill.training.stages import DenoisingObjective, Stage
 
 
 FIRST_SCALE = 2.0**16
@@ -31,7 +31,7 @@ def with_scaler(accelerator, scale=FIRST_SCALE, growth_interval=2000):
     return accelerator
 
 
-class Overflowing(BaseObjective):
+class Overflowing(DenoisingObjective):
     """A gradient that overflows above a scale, as fp16's do; the loss is finite, or not where `broken`."""
 
     def __init__(self, accelerator, largest_scale: float, broken=lambda update: False):
@@ -135,13 +135,13 @@ def test_the_scale_is_kept_from_stage_to_stage_and_by_a_resumed_chain(teacher_fo
     monkeypatch.setattr(run_module, "make_accelerator", lambda *args: with_scaler(make(*args), 8.0, growth_interval=3))
     options = {"start_steps": 16, "end_steps": 4, "updates_per_stage": 4}
     distill(chain_config(teacher_folder, tmp_path / "whole", **options))
-    stages = record_of(tmp_path / "whole")["stages"]
+    stages = read_record(tmp_path / "whole")["stages"]
     assert [s["loss_scale"]["scale"] for s in stages] == [16.0, 32.0]
     # One that is stopped between the stages goes on with what its record says.
-    record = record_of(tmp_path / "whole")
+    record = read_record(tmp_path / "whole")
     record["stages"], record["finished"] = record["stages"][:1], False
     (tmp_path / "whole" / "chain.json").write_text(json.dumps(record))
     distill(chain_config(teacher_folder, tmp_path / "whole", **options))
-    again = record_of(tmp_path / "whole")["stages"]
+    again = read_record(tmp_path / "whole")["stages"]
     assert [s["loss_scale"] for s in again] == [s["loss_scale"] for s in stages]
     assert [s["loss"] for s in again] == [s["loss"] for s in stages]

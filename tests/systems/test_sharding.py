@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.networks import tiny_unet
-from helpers.systems import chain_config, chain_words, record_of
+from helpers.systems import chain_config, chain_words, read_record
 from safetensors.torch import load_file
 
 from diffusers_progdistill.training.average import WeightAverage
@@ -83,7 +83,7 @@ def test_two_sharded_processes_train_what_one_does_and_resume(teacher_folder, tm
     assert status == 0, said
     assert "running on 2 processes on cpu (FSDP 2, parameters sharded)" in said
     assert "each process holds 0.50 of the parameters" in said
-    hardware = record_of(tmp_path / "sharded")["hardware"]
+    hardware = read_record(tmp_path / "sharded")["hardware"]
     assert hardware["sharded"] and hardware["distributed_type"] == "FSDP" and hardware["num_processes"] == 2
 
     distill(chain_config(teacher_folder, tmp_path / "one", **{**OPTIONS, "train_batch_size": 16}))

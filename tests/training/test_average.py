@@ -9,7 +9,7 @@ from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stages import BaseObjective, Stage
+from diffusers_progdistill.training.stages import DenoisingObjective, Stage
 
 
 class Witness(Monitor):
@@ -30,7 +30,7 @@ def test_a_stage_ends_as_the_average(decay):
     accelerator, data, model = make_accelerator(config, None), load_data(config), tiny_unet()
     witness, stage = Witness(accelerator, model), Stage("teacher", 0, 12, 3)
     witness.start(stage, 1, 1, 4)
-    objective = BaseObjective("v_prediction", "truncated_snr", 1024)
+    objective = DenoisingObjective("v_prediction", "truncated_snr", 1024)
     train_stage(accelerator, model, objective, data, stage, config, witness, ema_decay=decay)
     # As diffusers warms up: the first update is copied, the k-th after it has a decay of (1 + k) / (10 + k) at most.
     expected = witness.seen[0]

@@ -19,7 +19,7 @@ from diffusers_progdistill.training.config import DistillationConfig, TeacherCon
 from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stages import HalvingObjective, Stage
+from diffusers_progdistill.training.stages import DistillationObjective, Stage
 from diffusers_progdistill.training.teacher import train_teacher
 
 
@@ -36,7 +36,7 @@ def test_teacher_and_chain_leave_what_they_promise(tmp_path, capsys, monkeypatch
     record = json.loads((folder / "chain.json").read_text())
     assert [s["name"] for s in record["stages"]] == ["steps-4", "steps-2", "steps-1"] and record["finished"]
     assert [s["updates"] for s in record["stages"]] == [3, 6, 6]
-    assert [s["forward_units"] for s in record["stages"]] == [15, 30, 30]
+    assert [s["forward_passes"] for s in record["stages"]] == [15, 30, 30]
     assert set(record["evaluation"]["students"]) == {"4", "2", "1"}
     assert set(record["evaluation"]["teacher"]) == {"32", "4", "2", "1"}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -147,7 +147,7 @@ def test_a_stage_trains_on_its_own_grid(num_steps):
     for network, timesteps in asked.items():
         hook = lambda _, args, seen=timesteps: seen.update(args[1].flatten().tolist())  # noqa: E731
         network.register_forward_pre_hook(hook)
-    objective = HalvingObjective(teacher, "v_prediction", num_steps, "v_prediction", "snr", 1024)
+    objective = DistillationObjective(teacher, "v_prediction", num_steps, "v_prediction", "snr", 1024)
     stage, monitor = Stage(f"steps-{num_steps}", num_steps, 3, 5), Monitor(accelerator, None, 1)
     monitor.start(stage, 1, 1, 16)
     train_stage(accelerator, student, objective, load_data(config), stage, config, monitor)
@@ -183,4 +183,4 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_students(teacher_folder, 
 def test_dry_run_writes_nothing(teacher_folder, tmp_path, capsys):
     distill(chain(teacher_folder, tmp_path / "none", dry_run=True))
     out = capsys.readouterr().out
-    assert not (tmp_path / "none").exists() and "forward units" in out and "2 -> 1" in out
+    assert not (tmp_path / "none").exists() and "forward passes" in out and "2 -> 1" in out

@@ -94,15 +94,15 @@ def test_gray_and_colour_are_told_apart(folder, tmp_path):
 
 
 def test_any_split_of_a_global_batch_trains_on_the_same_images():
-    def images_of(parts, world):
+    def sample_teacher(parts, world):
         streams = [list(GlobalOrder(50, 8, parts, r, world, 0, 3, 13)) for r in range(world)]
         return [
             [n for part in range(parts) for r in range(world) for n in streams[r][update * parts + part]]
             for update in range(13)
         ]
 
-    whole = images_of(1, 1)
-    assert whole == images_of(2, 1) == images_of(1, 2) == images_of(2, 2)
+    whole = sample_teacher(1, 1)
+    assert whole == sample_teacher(2, 1) == sample_teacher(1, 2) == sample_teacher(2, 2)
     # Six whole batches an epoch, no image twice in it, another order in the next.
     epoch = sum(whole[:6], [])
     assert len(set(epoch)) == 48 and whole[6] != whole[0]

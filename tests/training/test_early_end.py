@@ -54,7 +54,7 @@ def test_a_chain_whose_stages_end_early_goes_on_after_a_stop(teacher_folder, tmp
     options = {"end_steps": 2, "updates_per_stage": 400, "logging_steps": 2, "early_stopping_threshold": 0.5}
     distill(chain(teacher_folder, tmp_path / "whole", **options))
     record = json.loads((tmp_path / "whole" / "chain.json").read_text())
-    assert all(20 <= s["updates"] < 400 and s["forward_units"] == 5 * s["updates"] for s in record["stages"])
+    assert all(20 <= s["updates"] < 400 and s["forward_passes"] == 5 * s["updates"] for s in record["stages"])
     assert record["settings"]["early_stopping_threshold"] == 0.5 and record["settings"]["logging_steps"] == 2
 
     original = loop.Checkpoints.save

@@ -101,7 +101,7 @@ def test_a_chain_of_four_fold_stages_with_targets_that_serve_twice(teacher_folde
     record = json.loads((tmp_path / "whole" / "chain.json").read_text())
     assert [s["name"] for s in record["stages"]] == ["steps-8", "steps-2", "steps-1"]
     # Three for the student; four and two of the teacher, for every other update.
-    assert [s["forward_units"] for s in record["stages"]] == [10 * 5, 20 * 5, 20 * 4]
+    assert [s["forward_passes"] for s in record["stages"]] == [10 * 5, 20 * 5, 20 * 4]
     assert record["settings"]["stage_factor"] == 4 and record["settings"]["reuse_targets"] == 2
 
     for wrong in (0, 1, 3, 6, -2):

@@ -11,13 +11,13 @@ from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.health import Health
 from diffusers_progdistill.training.optimizer import GuardedAdamW, make_optimizer
-from diffusers_progdistill.training.stages import HalvingObjective
+from diffusers_progdistill.training.stages import DistillationObjective
 
 
 def poison(monkeypatch, updates, value=float("nan")):
     """Make the loss of some updates of each stage not finite; the counter starts again with each stage."""
     values = updates if isinstance(updates, dict) else dict.fromkeys(updates, value)
-    call, made = HalvingObjective.loss, HalvingObjective.__init__
+    call, made = DistillationObjective.loss, DistillationObjective.__init__
 
     def init(self, *args, **kwargs):
         self.count = 0
@@ -28,8 +28,8 @@ def poison(monkeypatch, updates, value=float("nan")):
         loss = call(self, model, examples)
         return loss * values.get(self.count, 1)
 
-    monkeypatch.setattr(HalvingObjective, "__init__", init)
-    monkeypatch.setattr(HalvingObjective, "loss", poisoned)
+    monkeypatch.setattr(DistillationObjective, "__init__", init)
+    monkeypatch.setattr(DistillationObjective, "loss", poisoned)
 
 
 def test_a_bad_update_is_skipped_and_counted(teacher_folder, tmp_path, monkeypatch):

@@ -8,14 +8,14 @@ from helpers.networks import small_network
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.training import plan
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.plan import adopt_stage, seconds_of
-from diffusers_progdistill.training.stages import BaseObjective, Stage
+from diffusers_progdistill.training.plan import build_conversion_stage, seconds_of
+from diffusers_progdistill.training.stages import DenoisingObjective, Stage
 
 
 @pytest.mark.parametrize("guidance, units", [(1.0, 4), (2.0, 5)])
-def test_adopting_asks_the_teacher_anew(guidance, units):
-    stage = adopt_stage(DistillationConfig(guidance_scale=guidance, reuse_targets=4, adopt_updates=10))
-    assert stage.forward_units == 10 * units and stage.reuse == 1
+def test_converting_asks_the_teacher_anew(guidance, units):
+    stage = build_conversion_stage(DistillationConfig(guidance_scale=guidance, reuse_targets=4, conversion_updates=10))
+    assert stage.forward_passes == 10 * units and stage.reuse == 1
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -31,12 +31,12 @@ def test_a_teacher_is_planned_and_timed(tmp_path, capsys):
     options += ["--max_train_steps", "7", "--report_to", "none", "--output_dir", str(tmp_path / "teacher")]
     assert main(["train-teacher", *options, "--dry_run"]) == 0
     said = capsys.readouterr().out
-    assert "7 updates" in said and "about" in said and "21 forward units" in said
+    assert "7 updates" in said and "about" in said and "21 forward passes" in said
     assert not (tmp_path / "teacher").exists()
 
 
 def test_what_only_a_first_update_needs_is_not_counted(tmp_path, capsys, monkeypatch):
-    examples, sizes, now = BaseObjective.examples, set(), 0.0
+    examples, sizes, now = DenoisingObjective.examples, set(), 0.0
 
     def slow_at_first(self, batch):
         nonlocal now
@@ -46,7 +46,7 @@ def test_what_only_a_first_update_needs_is_not_counted(tmp_path, capsys, monkeyp
         return examples(self, batch)
 
     monkeypatch.setattr(plan, "time", SimpleNamespace(perf_counter=lambda: now))
-    monkeypatch.setattr(BaseObjective, "examples", slow_at_first)
+    monkeypatch.setattr(DenoisingObjective, "examples", slow_at_first)
     options = ["--dataset_name", "digits", "--model_config_name_or_path", small_network(tmp_path)]
     options += ["--max_train_steps", "1000000", "--train_batch_size", "16", "--report_to", "none"]
     assert main(["train-teacher", *options, "--output_dir", str(tmp_path / "teacher"), "--dry_run"]) == 0

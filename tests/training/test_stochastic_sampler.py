@@ -10,10 +10,10 @@ from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.main import main
-from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE
-from diffusers_progdistill.diffusion.targets import TargetGrid, teacher_target
-from diffusers_progdistill.evaluation.sampling import generate, noise_of
+from diffusers_progdistill.evaluation.sampling import draw_noise, generate
 from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE
+from diffusers_progdistill.processes.targets import TargetGrid, teacher_target
 
 
 def angle(t):
@@ -79,7 +79,7 @@ def test_an_image_depends_on_its_seed_and_number_alone():
     whole = generate(pipeline, 6, 4, seed=5)
     assert torch.equal(generate(pipeline, 2, 4, seed=5), whole[:2])
     # By itself, as a person would sample the fourth image.
-    noise, generators = noise_of(5, 3, 1, (1, 8, 8))
+    noise, generators = draw_noise(5, 3, 1, (1, 8, 8))
     alone = pipeline(latents=noise, generator=generators, output_type="pt").images
     torch.testing.assert_close(alone, whole[3:4], atol=1e-5, rtol=0)
     # The fresh noise is used: the deterministic sampler makes something else from the same start.
@@ -105,7 +105,7 @@ def test_a_student_is_made_stochastic(tmp_path, capsys):
     source, folder = student_folder(tmp_path / "source"), tmp_path / "run"
     assert distill(source, folder, *STOCHASTIC, "--updates_per_stage", "2", "--eval_images", "20") == 0
     record = json.loads((folder / "chain.json").read_text())
-    assert [s["name"] for s in record["stages"]] == ["steps-4"] and record["stages"][0]["forward_units"] == 10
+    assert [s["name"] for s in record["stages"]] == ["steps-4"] and record["stages"][0]["forward_passes"] == 10
     # Its teacher is measured at the steps it was made for, not at 256.
     assert list(record["evaluation"]["teacher"]) == ["4"]
     # Stock diffusers has no such sampler and must not try; this package's class is found by the stock loader.

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from diffusers_progdistill.training import threads
-from diffusers_progdistill.training.threads import advice, cores_given, quota_of, tell_threads
+from diffusers_progdistill.training.threads import advice, cores_given, read_quota, tell_threads
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_quotas_of_control_groups(files, cores, tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert quota_of(tmp_path) == cores
+    assert read_quota(tmp_path) == cores
     whole = cores_given(tmp_path / "nowhere")
     assert cores_given(tmp_path) == (whole if cores is None else min(whole, max(round(cores + 0.49), 1)))
 

@@ -18,10 +18,10 @@ teacher="--pretrained_teacher_model cifar10-teacher"
 progdistill train-teacher $config --model_config_name_or_path "$here/unet.json" --max_train_steps "$(updates 4200)"
 rival="$here/../consistency_student.py"
 # A GPU has room beside the chain for the teacher's images, which take as long as a stage, and for the rival: as many
-# forward units as the chain to 4 steps.
+# forward passes as the chain to 4 steps.
 {
     progdistill evaluate cifar10-teacher $teacher $features --num_images "$count" --steps 256
-    python "$rival" train $config --output_dir cifar10-consistency --forward_units $((11 * $(updates 573)))
+    python "$rival" train $config --output_dir cifar10-consistency --forward_passes $((11 * $(updates 573)))
 } > beside.log 2>&1 &
 progdistill distill $config --updates_per_stage "$(updates 573)"
 # On from 4 steps to 2 and 1, one halving at a time.

@@ -13,10 +13,10 @@ progdistill distill --config "$config" --pretrained_teacher_model fashion-studen
     --output_dir fashion-students-few --start_steps 4 --end_steps 1 --stage_factor 2 --updates_per_stage 1950 \
     --learning_rate 2e-3 --loss_type huber
 students="fashion-students fashion-students-few/steps-2 fashion-students-few/steps-1 --output_dir fashion-students"
-# The rival: as many forward units as the chain to 4 steps.
+# The rival: as many forward passes as the chain to 4 steps.
 data="--train_data_dir fashion-mnist.parquet --class_column label"
 rival="$here/../consistency_student.py"
-python "$rival" train --config "$config" --learning_rate 2e-3 --output_dir fashion-consistency --forward_units 18000
+python "$rival" train --config "$config" --learning_rate 2e-3 --output_dir fashion-consistency --forward_passes 18000
 
 features="--feature_extractor classifier,efflite0"
 # The headline figures, 10,000 images and one seed; then their ranges, 2,000 images and five seeds.

@@ -1,4 +1,4 @@
-"""The target of the adopt stage: a teacher on any variance preserving schedule, asked for x on ours.
+"""The target of the conversion stage: a teacher on any variance preserving schedule, asked for x on ours.
 
 Two variance preserving schedules differ only in when they reach a log-SNR. At the same log-SNR alpha and sigma are the
 same, and so is the noisy image z: the teacher is given it as it is, at the (fractional) timestep where its own
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 import torch
 
-from .noise_schedule import NoiseSchedule
-from .parameterization import to_sample
+from .betas import NoiseSchedule
+from .prediction import to_sample
 
 
 # Below this log-SNR the x of an epsilon teacher is its error divided by a small alpha, and the data teach better
-# (docs/adopt.md has what was compared).
+# (docs/convert.md has what was compared).
 EPSILON_LOG_SNR_MIN = -6.0
 
 
 @dataclass
-class ForeignTeacher:
+class ConversionTeacher:
     """
-    A teacher as the adopt stage sees it: a function from (z, phi) to x.
+    A teacher as the conversion stage sees it: a function from (z, phi) to x.
 
     Args:
         network (`Callable`): `network(z, timestep, class_labels)` -> the network's output.
@@ -30,7 +30,7 @@ class ForeignTeacher:
         guidance_scale (`float`, defaults to 1.0): g of x = g x_cond - (g - 1) x_uncond; 1 is no guidance. It is
             Meng et al. (2022)'s w + 1.
         null_label (`int`, *optional*): The label that stands for no class.
-        angle_max (`float`, *optional*): Noisier than this the teacher is not the target. Default: the noisiest angle
+        angle_max (`float`, *optional*): Noisier than this the teacher is not the target. Default: the max_angle angle
             it was trained at, or less for epsilon, whose x is too noisy there.
     """
 
@@ -43,7 +43,7 @@ class ForeignTeacher:
 
     def __post_init__(self):
         if self.angle_max is None:
-            self.angle_max = self.schedule.noisiest
+            self.angle_max = self.schedule.max_angle
             if self.prediction_type == "epsilon":
                 limit = torch.atan(torch.exp(torch.tensor(-EPSILON_LOG_SNR_MIN / 2, dtype=torch.float64)))
                 self.angle_max = min(self.angle_max, limit.item())
@@ -65,7 +65,7 @@ class ForeignTeacher:
             `tuple[torch.Tensor, torch.Tensor | float]`: x with the class, and what guidance adds to it,
             (g - 1)(x_cond - x_uncond).
         """
-        # Noisier: the teacher is asked at its noisiest, with the alpha and sigma of that. Cleaner: at its first
+        # Noisier: the teacher is asked at its max_angle, with the alpha and sigma of that. Cleaner: at its first
         # timestep, with the alpha and sigma of z.
         angle = angle.clamp(max=self.angle_max)
         timestep = self.schedule.timesteps(angle)
@@ -86,7 +86,7 @@ class ForeignTeacher:
         `angle_max`) the data, as in Algorithm 1, with what guidance adds.
 
         Args:
-            z, angle, labels: As in [`~ForeignTeacher.predict`].
+            z, angle, labels: As in [`~ConversionTeacher.predict`].
             data (`torch.Tensor`): The images that z was made of.
         """
         x, guidance = self.predict(z, angle, labels)

@@ -10,14 +10,14 @@ from helpers.networks import attention_unet, small_network, stock_teacher, tiny_
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.data import load_digits
-from diffusers_progdistill.diffusion.adoption import ForeignTeacher
-from diffusers_progdistill.diffusion.noise_schedule import add_noise, cosine_angle, time_to_timestep
-from diffusers_progdistill.diffusion.parameterization import to_sample
 from diffusers_progdistill.errors import InputError
+from diffusers_progdistill.processes.betas import add_noise, cosine_angle, time_to_timestep
+from diffusers_progdistill.processes.conversion import ConversionTeacher
+from diffusers_progdistill.processes.prediction import to_sample
 from diffusers_progdistill.training import report
-from diffusers_progdistill.training.adopt import adopt, adopting_parts
 from diffusers_progdistill.training.chain import distill
-from diffusers_progdistill.training.config import AdoptionConfig, DistillationConfig, TeacherConfig
+from diffusers_progdistill.training.config import ConversionConfig, DistillationConfig, TeacherConfig
+from diffusers_progdistill.training.convert import build_conversion, convert
 from diffusers_progdistill.training.run import open_run
 from diffusers_progdistill.training.teacher import train_teacher
 
@@ -31,14 +31,14 @@ OPTIONS = {
 }
 
 
-def adoption(teacher, folder, **options):
-    return AdoptionConfig(
-        pretrained_teacher_model=teacher, output_dir=str(folder), **{**OPTIONS, "adopt_updates": 10, **options}
+def conversion(teacher, folder, **options):
+    return ConversionConfig(
+        pretrained_teacher_model=teacher, output_dir=str(folder), **{**OPTIONS, "conversion_updates": 10, **options}
     )
 
 
 def chain(teacher, folder, **options):
-    small = {"start_steps": 4, "end_steps": 1, "updates_per_stage": 2, "adopt_updates": 3}
+    small = {"start_steps": 4, "end_steps": 1, "updates_per_stage": 2, "conversion_updates": 3}
     return DistillationConfig(
         pretrained_teacher_model=teacher, output_dir=str(folder), **{**OPTIONS, **small, **options}
     )
@@ -50,7 +50,7 @@ SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 def test_a_foreign_teacher_is_compared_unclipped(tmp_path):
     teacher = stock_teacher(tmp_path / "stock")
     assert DDPMPipeline.from_pretrained(teacher).scheduler.config.clip_sample
-    run = open_run(adoption(teacher, tmp_path / "out"))
+    run = open_run(conversion(teacher, tmp_path / "out"))
     assert not run.teacher.pipeline.scheduler.config.clip_sample
 
 
@@ -105,15 +105,15 @@ def errors_before_and_after(kind, beta_schedule, num_train_timesteps, folder, te
         prediction_type=kind,
     )
     options = {"train_batch_size": 64, "learning_rate": 1e-3, "adam_beta2": 0.99}
-    config = adoption(teacher, folder / "adopted", adopt_updates=updates, **options)
+    config = conversion(teacher, folder / "converted", conversion_updates=updates, **options)
     run = open_run(config)
-    network, _, _ = adopting_parts(run)
-    before = x_errors(network.eval(), run.config.prediction_type, run.teacher.as_foreign())
-    adopt(config)
-    adopted = ProgressiveDistillationPipeline.from_pretrained(folder / "adopted")
-    assert adopted.scheduler.schedule.is_canonical
-    assert adopted.scheduler.config.prediction_type == "v_prediction"
-    return before, x_errors(adopted.unet.eval(), "v_prediction", run.teacher.as_foreign())
+    network, _, _ = build_conversion(run)
+    before = x_errors(network.eval(), run.config.prediction_type, run.teacher.as_conversion_teacher())
+    convert(config)
+    converted = ProgressiveDistillationPipeline.from_pretrained(folder / "converted")
+    assert converted.scheduler.schedule.is_canonical
+    assert converted.scheduler.config.prediction_type == "v_prediction"
+    return before, x_errors(converted.unet.eval(), "v_prediction", run.teacher.as_conversion_teacher())
 
 
 # As little training as shows it; the rest of the grid is trained longer.
@@ -123,25 +123,25 @@ FEW = [GRID[0], GRID[9], GRID[14]]
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=[] if c in FEW else pytest.mark.slow) for c in GRID])
-def test_every_teacher_is_adopted_closer_at_every_noise_level(case, tmp_path):
+def test_every_teacher_is_converted_closer_at_every_noise_level(case, tmp_path):
     before, after = errors_before_and_after(*case, tmp_path, **(LITTLE if case in FEW else {}))
     assert all(a < b for a, b in zip(after, before)), (before, after)
 
 
 @pytest.mark.parametrize("options", [{"dropout": 0.5}, {"center_input_sample": True}, {"add_attention": True}])
-def test_odd_networks_are_adopted(options, tmp_path):
+def test_odd_networks_are_converted(options, tmp_path):
     unet = tiny_unet(**options) if "add_attention" not in options else attention_unet()
     teacher = stock_teacher(tmp_path / "stock", unet)
-    adopt(adoption(teacher, tmp_path / "adopted", adopt_updates=3))
-    adopted = ProgressiveDistillationPipeline.from_pretrained(tmp_path / "adopted")
-    assert adopted.unet.config.center_input_sample == unet.config.center_input_sample
-    assert torch.isfinite(adopted(num_inference_steps=2, output_type="pt").images).all()
+    convert(conversion(teacher, tmp_path / "converted", conversion_updates=3))
+    converted = ProgressiveDistillationPipeline.from_pretrained(tmp_path / "converted")
+    assert converted.unet.config.center_input_sample == unet.config.center_input_sample
+    assert torch.isfinite(converted(num_inference_steps=2, output_type="pt").images).all()
 
 
 def test_learned_variance_is_dropped_with_a_notice(tmp_path, caplog):
     unet = tiny_unet(out_channels=2)
     teacher = stock_teacher(tmp_path / "stock", unet, variance_type="learned_range")
-    run = open_run(adoption(teacher, tmp_path / "adopted"))
+    run = open_run(conversion(teacher, tmp_path / "converted"))
     assert "predicts a variance too" in caplog.text
     z, timestep = torch.randn(2, 1, 8, 8), torch.tensor([10.0, 900.0])
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_learned_variance_is_dropped_with_a_notice(tmp_path, caplog):
 
 @pytest.mark.parametrize("kind", ["sample_epsilon", "sample", "epsilon", "v_prediction"])
 @pytest.mark.parametrize("teacher_kind", ["v_prediction", "sample_epsilon"])
-def test_a_canonical_teacher_is_adopted_to_another_type_only(kind, teacher_kind, tmp_path):
+def test_a_canonical_teacher_is_converted_to_another_type_only(kind, teacher_kind, tmp_path):
     teacher = tmp_path / "teacher"
     options = {
         **OPTIONS,
@@ -169,25 +169,25 @@ def test_a_canonical_teacher_is_adopted_to_another_type_only(kind, teacher_kind,
 # Chains.
 
 
-def test_a_chain_adopts_by_itself_and_counts_it(tmp_path, capsys, monkeypatch):
+def test_a_chain_converts_by_itself_and_counts_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(report, "REFERENCE_STEPS", 32)
     teacher = stock_teacher(tmp_path / "stock")
     config = chain(teacher, tmp_path / "run", eval_images=20)
     config.dry_run = True
     distill(config)
     said = capsys.readouterr().out
-    assert "it is adopted first" in said and "not the canonical cosine one" in said
+    assert "it is converted first" in said and "not the canonical cosine one" in said
     assert not (tmp_path / "run").exists()
     config.dry_run = False
     distill(config)
     record = json.loads((tmp_path / "run" / "chain.json").read_text())
     assert [s["name"] for s in record["stages"]] == ["teacher", "steps-2", "steps-1"]
-    assert record["stages"][0]["forward_units"] == 3 * 4
-    assert "32" in record["evaluation"]["adopted"]
+    assert record["stages"][0]["forward_passes"] == 3 * 4
+    assert "32" in record["evaluation"]["converted"]
     card = (tmp_path / "run" / "README.md").read_text()
-    assert "was adopted first" in card and "3 updates" in card
-    adopted = ProgressiveDistillationPipeline.from_pretrained(tmp_path / "run" / "teacher")
-    assert adopted.num_trained_steps is None and adopted.scheduler.schedule.is_canonical
+    assert "was converted first" in card and "3 updates" in card
+    converted = ProgressiveDistillationPipeline.from_pretrained(tmp_path / "run" / "teacher")
+    assert converted.num_trained_steps is None and converted.scheduler.schedule.is_canonical
     # The same command again does nothing; an output folder with somebody's teacher is left alone.
     before = (tmp_path / "run" / "steps-1" / "unet" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
     distill(config)
@@ -215,7 +215,7 @@ def test_classes_and_guidance_from_teacher_to_students(tmp_path):
     assert (pipe.num_classes, pipe.null_label, pipe.unet.config.num_class_embeds) == (10, 10, 11)
     distill(chain(str(teacher), tmp_path / "run", guidance_scale=2.0, class_column="label"))
     record = json.loads((tmp_path / "run" / "chain.json").read_text())
-    assert record["stages"][0]["forward_units"] == 3 * 5
+    assert record["stages"][0]["forward_passes"] == 3 * 5
     student = ProgressiveDistillationPipeline.from_pretrained(tmp_path / "run" / "steps-2")
     assert student.guidance_scale == 2.0
     assert student.id2label[7] == "7" and student.get_label_ids(["7", "3"]) == [7, 3]
@@ -240,7 +240,7 @@ def test_guided_sampling_of_a_teacher_is_the_folded_target(tmp_path):
     pipe.set_progress_bar_config(disable=True)
     latents = torch.randn(2, 1, 8, 8)
     image = pipe(2, [0, 2], 1, latents=latents, output_type="latent", guidance_scale=3.0).images
-    foreign = ForeignTeacher(
+    foreign = ConversionTeacher(
         lambda z, t, c: unet(z, t, c).sample, scheduler.schedule, "v_prediction", 3.0, null_label=3
     )
     with torch.no_grad():
@@ -260,12 +260,12 @@ def refused(config, verb, match):
 def test_epsilon_with_zero_terminal_snr_is_refused(tmp_path):
     unet = tiny_unet()
     DDIMPipeline(unet, DDIMScheduler(rescale_betas_zero_snr=True)).save_pretrained(tmp_path / "stock")
-    refused(adoption(str(tmp_path / "stock"), tmp_path / "out"), adopt, "zero terminal SNR")
+    refused(conversion(str(tmp_path / "stock"), tmp_path / "out"), convert, "zero terminal SNR")
     # v is fine there.
     DDIMPipeline(unet, DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")).save_pretrained(
         tmp_path / "v"
     )
-    adopt(adoption(str(tmp_path / "v"), tmp_path / "adopted"))
+    convert(conversion(str(tmp_path / "v"), tmp_path / "converted"))
 
 
 def test_variance_exploding_and_fourier_are_refused(tmp_path):
@@ -282,24 +282,26 @@ def test_variance_exploding_and_fourier_are_refused(tmp_path):
         (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "DDPMPipeline"}))
 
     save(tiny_unet(), ScoreSdeVeScheduler(), tmp_path / "ve")
-    refused(adoption(str(tmp_path / "ve"), tmp_path / "out"), adopt, "ScoreSdeVeScheduler has no betas")
+    refused(conversion(str(tmp_path / "ve"), tmp_path / "out"), convert, "ScoreSdeVeScheduler has no betas")
     refused(chain(str(tmp_path / "ve"), tmp_path / "out"), distill, "ScoreSdeVeScheduler has no betas")
     save(tiny_unet(time_embedding_type="fourier"), DDPMScheduler(), tmp_path / "fourier")
-    refused(adoption(str(tmp_path / "fourier"), tmp_path / "out"), adopt, "fourier")
+    refused(conversion(str(tmp_path / "fourier"), tmp_path / "out"), convert, "fourier")
 
 
 def test_labels_and_guidance_that_are_missing_are_refused(tmp_path):
     teacher = stock_teacher(tmp_path / "classes", tiny_unet(num_class_embeds=10))
-    guided = adoption(teacher, tmp_path / "out", guidance_scale=2.0, class_column="label")
-    refused(guided, adopt, "needs a class-conditional")
+    guided = conversion(teacher, tmp_path / "out", guidance_scale=2.0, class_column="label")
+    refused(guided, convert, "needs a class-conditional")
     small = stock_teacher(tmp_path / "small", tiny_unet(num_class_embeds=4))
-    refused(adoption(small, tmp_path / "out", class_column="label"), adopt, "does not know the classes 4, 5, 6 and 3")
+    refused(
+        conversion(small, tmp_path / "out", class_column="label"), convert, "does not know the classes 4, 5, 6 and 3"
+    )
     plain = stock_teacher(tmp_path / "plain")
-    refused(adoption(plain, tmp_path / "out", guidance_scale=2.0), adopt, "it must be 1")
-    refused(adoption(plain, tmp_path / "out", guidance_scale=0.5), adopt, "--guidance_scale must be")
+    refused(conversion(plain, tmp_path / "out", guidance_scale=2.0), convert, "it must be 1")
+    refused(conversion(plain, tmp_path / "out", guidance_scale=0.5), convert, "--guidance_scale must be")
     canonical = tmp_path / "canonical"
     ProgressiveDistillationPipeline(tiny_unet(), ProgressiveDistillationScheduler()).save_pretrained(canonical)
-    refused(adoption(str(canonical), tmp_path / "out"), adopt, "already")
+    refused(conversion(str(canonical), tmp_path / "out"), convert, "already")
     refused(
         TeacherConfig(output_dir=str(tmp_path / "out"), label_dropout=0.1, **OPTIONS), train_teacher, "--class_column"
     )

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .noise_schedule import cosine_angle, time_to_timestep
-from .parameterization import to_sample
+from .betas import cosine_angle, time_to_timestep
+from .prediction import to_sample
 
 
 def prediction_weight(angle: float, angle_mid: float, angle_end: float) -> float:

@@ -10,11 +10,11 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
-from ..diffusion.ddim import DDIMStep
-from ..diffusion.noise_schedule import cosine_angle
-from ..diffusion.targets import TargetGrid, teacher_target
 from ..errors import InputError
-from ..evaluation.sampling import noise_of
+from ..evaluation.sampling import draw_noise
+from ..processes.betas import cosine_angle
+from ..processes.solvers import DDIMStep
+from ..processes.targets import TargetGrid, teacher_target
 from ..record import RECORD_NAME, read_content
 from .config import DistillationConfig
 from .recipes import describe_recipe, doubled, paper_start
@@ -53,7 +53,7 @@ def steps_to_start(run: Run) -> int:
         run.accelerator.print(f"--start_steps auto is {trained}, which the teacher was distilled for")
         tell_flags(run, trained)
         return trained
-    if (begun := steps_of(Path(config.output_dir) / RECORD_NAME)) is not None:
+    if (begun := read_begun_steps(Path(config.output_dir) / RECORD_NAME)) is not None:
         run.accelerator.print(f"--start_steps auto is {begun}, which the run began with")
         tell_flags(run, begun, solver)
         return begun
@@ -62,7 +62,7 @@ def steps_to_start(run: Run) -> int:
     most = doubled(config.end_steps, MOST_STEPS[solver])
     if teacher.reasons:
         # What it does on its own schedule says little of what is halved.
-        run.accelerator.print(f"--start_steps auto is {most}: the teacher is adopted first")
+        run.accelerator.print(f"--start_steps auto is {most}: the teacher is converted first")
         tell_flags(run, most, solver)
         return most
     if config.dry_run and (seconds := seconds_to_find(run, solver)) > DRY_RUN_SECONDS:
@@ -95,7 +95,7 @@ def tell_method(run: Run, given: DistillationConfig):
         run.accelerator.print(f"--teacher_solver {given.teacher_solver} changes nothing: {why}")
 
 
-def steps_of(path: Path) -> int | None:
+def read_begun_steps(path: Path) -> int | None:
     """The steps that a record says its run began with."""
     if not path.exists():
         return None
@@ -143,12 +143,12 @@ def find_start(pipeline, end_steps: int, solver: str, accelerator) -> tuple[int,
     changes, steps = {}, 2 * end_steps
     if steps >= REFERENCE_STEPS[solver]:
         return doubled(end_steps, MOST_STEPS[solver]), changes
-    reference = images_of(pipeline, REFERENCE_STEPS[solver], solver, accelerator)
+    reference = sample_teacher(pipeline, REFERENCE_STEPS[solver], solver, accelerator)
     variance = (reference - reference.mean(0)).square().mean()
     while steps < REFERENCE_STEPS[solver]:
         # Fewer than eight never do.
         if steps >= 8:
-            errors = (images_of(pipeline, steps, solver, accelerator) - reference).square().flatten(1).mean(1)
+            errors = (sample_teacher(pipeline, steps, solver, accelerator) - reference).square().flatten(1).mean(1)
             changes[steps] = (errors.median() / variance).item()
             if changes[steps] <= TOLERANCE:
                 return steps, changes
@@ -156,7 +156,7 @@ def find_start(pipeline, end_steps: int, solver: str, accelerator) -> tuple[int,
     return doubled(end_steps, MOST_STEPS[solver]), changes
 
 
-def images_of(pipeline, num_steps: int, solver: str, accelerator) -> torch.Tensor:
+def sample_teacher(pipeline, num_steps: int, solver: str, accelerator) -> torch.Tensor:
     """What a perfect student of half as many steps would make: it lands where the first stage's targets say."""
     rank, world = accelerator.process_index, accelerator.num_processes
     mine = range(rank * CHUNK, NUM_IMAGES, world * CHUNK)
@@ -164,16 +164,16 @@ def images_of(pipeline, num_steps: int, solver: str, accelerator) -> torch.Tenso
     with tqdm(
         total=len(mine) * num_steps, desc=label, leave=False, disable=not accelerator.is_main_process, file=sys.stderr
     ) as bar:
-        made = [(first, chunk_of(pipeline, num_steps, solver, first, bar).cpu()) for first in mine]
+        made = [(first, sample_chunk(pipeline, num_steps, solver, first, bar).cpu()) for first in mine]
     return torch.cat([images for _, images in sorted(gather_object(made), key=lambda pair: pair[0])])[:NUM_IMAGES]
 
 
 @torch.no_grad()
-def chunk_of(pipeline, num_steps: int, solver: str, first: int, bar) -> torch.Tensor:
+def sample_chunk(pipeline, num_steps: int, solver: str, first: int, bar) -> torch.Tensor:
     """`CHUNK` of these images, beginning with number `first`."""
     config, device, landings = pipeline.scheduler.config, pipeline.unet.device, num_steps // 2
     grid = TargetGrid.create(landings, config.num_train_timesteps, device=device, midpoint=solver == "midpoint")
-    z = noise_of(0, first, CHUNK, pipeline.latents_shape(1)[1:])[0].to(device)
+    z = draw_noise(0, first, CHUNK, pipeline.latents_shape(1)[1:])[0].to(device)
     numbers = torch.arange(first, first + CHUNK, device=device)
     labels = None
     if pipeline.is_conditional:

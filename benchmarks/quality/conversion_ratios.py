@@ -1,7 +1,7 @@
-"""FD ratios of an adopted teacher and of its 4-step student against the teacher itself, from the same noise.
+"""FD ratios of an converted teacher and of its 4-step student against the teacher itself, from the same noise.
 
 python benchmarks/quality/stock_teacher.py stock-digits
-python benchmarks/quality/adopt_ratios.py stock-digits stock-chain
+python benchmarks/quality/conversion_ratios.py stock-digits stock-chain
 
 Distils `stock-digits` into `stock-chain` (if that is not done), then measures: medians and ranges over sampling seeds.
 A row can be had alone by --rows; each distance is kept in OUTPUT/distances.json and not measured again.
@@ -74,7 +74,7 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("--num_images", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rows", default="teacher,adopted,student")
+    parser.add_argument("--rows", default="teacher,converted,student")
     options = parser.parse_args()
 
     seeds = list(range(1, options.seeds + 1))
@@ -85,13 +85,13 @@ def main():
         teacher = load_teacher(options.teacher)
         best = distances.of("teacher", teacher, 1000)
         show("teacher, DDIM 1000 steps", best)
-    if {"adopted", "student"} & {*rows}:
-        distill(chain_of(options.teacher, options.folder, updates_per_stage=400, adopt_updates=2000))
-    if "adopted" in rows:
-        adopted = distances.of("adopted", load(f"{options.folder}/teacher"), 1024)
-        show("adopted, 1024 steps", adopted)
+    if {"converted", "student"} & {*rows}:
+        distill(chain_of(options.teacher, options.folder, updates_per_stage=400, conversion_updates=2000))
+    if "converted" in rows:
+        converted = distances.of("converted", load(f"{options.folder}/teacher"), 1024)
+        show("converted, 1024 steps", converted)
         if best:
-            show("adopted 1024 / teacher 1000", ratio(adopted, best), "goal <= 1.1")
+            show("converted 1024 / teacher 1000", ratio(converted, best), "goal <= 1.1")
     if "student" in rows:
         student = distances.of("student", load(f"{options.folder}/steps-4"), 4)
         four = distances.of("teacher", teacher or load_teacher(options.teacher), 4)

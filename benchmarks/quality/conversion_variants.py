@@ -1,7 +1,7 @@
-"""What an adopted student should start from, and where an epsilon teacher should hand over to the data.
+"""What an converted student should start from, and where an epsilon teacher should hand over to the data.
 
 python benchmarks/quality/stock_teacher.py stock-digits
-python benchmarks/quality/adopt_variants.py stock-digits
+python benchmarks/quality/conversion_variants.py stock-digits
 
 Each row: the weighted error of x against the teacher (log-SNR quintiles of the range that all rows teach), and the
 Frechet distance at 64 steps, two sampling seeds.
@@ -16,15 +16,15 @@ from tempfile import TemporaryDirectory
 import torch
 
 from diffusers_progdistill.data import load_digits
-from diffusers_progdistill.diffusion import adoption
-from diffusers_progdistill.diffusion.noise_schedule import add_noise, cosine_angle, log_snr, time_to_timestep
-from diffusers_progdistill.diffusion.parameterization import to_sample
+from diffusers_progdistill.diffusion import conversion
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.loading import unclipped
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
-from diffusers_progdistill.training import adopt, network
-from diffusers_progdistill.training.config import AdoptionConfig
+from diffusers_progdistill.processes.betas import add_noise, cosine_angle, log_snr, time_to_timestep
+from diffusers_progdistill.processes.prediction import to_sample
+from diffusers_progdistill.training import convert, network
+from diffusers_progdistill.training.config import ConversionConfig
 
 
 def agreement(student, teacher, data, quintiles=5, count=2000):
@@ -64,29 +64,29 @@ def main():
     teacher = ProgressiveDistillationPipeline(teacher.unet, unclipped(teacher.scheduler))
     row = [metric.distance(generate(teacher, options.num_images, 64, seed)) for seed in (1, 2)]
     print("teacher", " ".join(f"{v:.2f}" for v in row), flush=True)
-    adopted_network = network.adopted_network
+    make_converted_network = network.make_converted_network
     for name in options.rows.split(","):
         name, _, updates = name.partition(":")
 
         cut = next((p.removeprefix("cut-") for p in name.split("+") if p.startswith("cut-")), "10")
-        adoption.EPSILON_LOG_SNR_MIN = -float(cut)
+        conversion.EPSILON_LOG_SNR_MIN = -float(cut)
 
         def start(*arguments, zero="zero" in name):
-            made = adopted_network(*arguments)
+            made = make_converted_network(*arguments)
             if zero:
                 made.conv_out.weight.data.zero_(), made.conv_out.bias.data.zero_()
             return made
 
-        adopt.adopted_network = start
+        convert.make_converted_network = start
         with TemporaryDirectory() as folder:
-            config = AdoptionConfig(
+            config = ConversionConfig(
                 output_dir=str(Path(folder, "out")),
                 pretrained_teacher_model=options.teacher,
                 prediction_type=options.prediction_type,
                 weighting="snr" if "snr" in name else None,
                 dataset_name="digits",
                 report_to="none",
-                adopt_updates=int(updates or options.updates),
+                conversion_updates=int(updates or options.updates),
                 train_batch_size=64,
                 learning_rate=options.learning_rate,
                 lr_warmup_steps=20,
@@ -94,17 +94,17 @@ def main():
                 use_ema=True,
                 logging_steps=1000,
             )
-            run = adopt.open_run(copy.copy(config))
-            first, _, scheduler = adopt.adopting_parts(run)
+            run = convert.open_run(copy.copy(config))
+            first, _, scheduler = convert.build_conversion(run)
             before = agreement(
-                ProgressiveDistillationPipeline(first.eval(), scheduler), run.teacher.as_foreign(), data
+                ProgressiveDistillationPipeline(first.eval(), scheduler), run.teacher.as_conversion_teacher(), data
             )
             began = time.perf_counter()
-            adopt.adopt(config)
+            convert.convert(config)
             seconds = time.perf_counter() - began
             student = ProgressiveDistillationPipeline.from_pretrained(config.output_dir)
         student.unet.eval()
-        after = agreement(student, run.teacher.as_foreign(), data)
+        after = agreement(student, run.teacher.as_conversion_teacher(), data)
         fd = [metric.distance(generate(student, options.num_images, 64, seed)) for seed in (1, 2)]
         print(
             f"{name:<24}{seconds:5.0f} s  before {' '.join(f'{v:.3f}' for v in before)}"

@@ -5,22 +5,22 @@ import math
 import pytest
 import torch
 
-from diffusers_progdistill.diffusion.clipping import hidden_error, output_slope
-from diffusers_progdistill.diffusion.noise_schedule import (
+from diffusers_progdistill.processes.betas import (
     NoiseSchedule,
     add_noise,
-    angles_of_betas,
     canonical_betas,
+    compute_angles,
     cosine_angle,
     get_velocity,
     log_snr,
 )
-from diffusers_progdistill.diffusion.parameterization import (
+from diffusers_progdistill.processes.clipping import hidden_error, output_slope
+from diffusers_progdistill.processes.prediction import (
     PREDICTION_TYPES,
     from_sample,
     to_sample,
 )
-from diffusers_progdistill.diffusion.weighting import WEIGHTINGS, loss_weight, pseudo_huber_loss, weighted_loss
+from diffusers_progdistill.processes.weighting import WEIGHTINGS, loss_weight, pseudo_huber_loss, weighted_loss
 
 
 def angles(dtype=torch.float64):
@@ -37,7 +37,7 @@ def test_schedule_is_the_papers_cosine_with_log_snr_clipped_at_20():
 def test_betas_hold_the_schedule_exactly():
     betas = canonical_betas(1024)
     time = torch.arange(1, 1025, dtype=torch.float64) / 1024
-    assert (angles_of_betas(betas) - cosine_angle(time)).abs().max() < 1e-12
+    assert (compute_angles(betas) - cosine_angle(time)).abs().max() < 1e-12
     assert NoiseSchedule(betas, 1024).is_canonical
     assert NoiseSchedule([torch.tensor(b, dtype=torch.float32).item() for b in betas], 1024).is_canonical
     assert not NoiseSchedule([0.01] * 1024, 1024).is_canonical

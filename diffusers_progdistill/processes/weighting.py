@@ -7,7 +7,7 @@ everything is finite at both ends of the schedule.
 
 import torch
 
-from .parameterization import check_prediction_type
+from .prediction import check_prediction_type
 
 
 WEIGHTINGS = ("snr", "truncated_snr", "snr_plus_one", "constant")

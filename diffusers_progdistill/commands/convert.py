@@ -1,4 +1,4 @@
-from ..training.config import AdoptionConfig
+from ..training.config import ConversionConfig
 from .parsing import parse
 
 
@@ -9,9 +9,9 @@ the model makes guided samples with one network evaluation a step."""
 
 
 def main(argv: list[str]) -> int:
-    config = parse(AdoptionConfig, argv, "progdistill adopt", DESCRIPTION)
+    config = parse(ConversionConfig, argv, "progdistill convert", DESCRIPTION)
     config.check()
-    from ..training.adopt import adopt
+    from ..training.convert import convert
 
-    adopt(config)
+    convert(config)
     return 0

@@ -12,10 +12,10 @@ from helpers.chains import chain
 from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
-from diffusers_progdistill.diffusion.noise_schedule import ANGLE_MIN, ANGLE_RANGE
 from diffusers_progdistill.errors import InputError
-from diffusers_progdistill.evaluation.sampling import generate, noise_of
-from diffusers_progdistill.training import start
+from diffusers_progdistill.evaluation.sampling import draw_noise, generate
+from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE
+from diffusers_progdistill.training import initial_steps as start
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
 
@@ -45,7 +45,7 @@ def gaussian_teacher(spread):
     return SimpleNamespace(unet=Network(), scheduler=scheduler, **shape)
 
 
-def scale_of(spread, num_steps, solver):
+def read_scale(spread, num_steps, solver):
     """What every pixel of the noise is multiplied with, step by step in float64."""
 
     def x_of(z, phi):
@@ -82,11 +82,11 @@ def few_images(monkeypatch):
 @pytest.mark.parametrize("spread", SPREADS)
 def test_the_fewest_steps_whose_images_stay(spread, end_steps, solver, few_images):
     steps, changes = found_start(spread, end_steps, solver)
-    noise = noise_of(0, 0, start.NUM_IMAGES, (1, 8, 8))[0].double()
+    noise = draw_noise(0, 0, start.NUM_IMAGES, (1, 8, 8))[0].double()
 
     def share(num_steps):
         images, reference = (
-            (scale_of(spread, n, solver) * noise).clamp(-1, 1) for n in (num_steps, start.REFERENCE_STEPS[solver])
+            (read_scale(spread, n, solver) * noise).clamp(-1, 1) for n in (num_steps, start.REFERENCE_STEPS[solver])
         )
         errors = (images - reference).square().mean((1, 2, 3))
         return (errors.median() / (reference - reference.mean(0)).square().mean()).item()
@@ -105,12 +105,12 @@ def test_the_midpoint_rule_needs_fewer(few_images):
 
 
 def test_a_chain_that_ends_at_many_steps_asks_nothing(monkeypatch):
-    monkeypatch.setattr(start, "images_of", lambda *_, **__: pytest.fail("no image can say anything"))
+    monkeypatch.setattr(start, "sample_teacher", lambda *_, **__: pytest.fail("no image can say anything"))
     assert [start.find_start(None, n, "ddim", ALONE)[0] for n in (256, 300, 512, 1024)] == [1024, 1200, 1024, 2048]
     assert [start.find_start(None, n, "midpoint", ALONE)[0] for n in (128, 150, 256)] == [256, 300, 512]
 
 
-def test_a_teacher_that_is_adopted_starts_as_the_paper_does(tmp_path, capsys):
+def test_a_teacher_that_is_converted_starts_as_the_paper_does(tmp_path, capsys):
     DDIMPipeline(tiny_unet(), DDIMScheduler(beta_schedule="linear")).save_pretrained(tmp_path / "stock")
     options = {"start_steps": "auto", "end_steps": 4, "dry_run": True}
     distill(chain(tmp_path / "stock", tmp_path / "run", **options, teacher_solver="ddim"))
@@ -124,7 +124,7 @@ def test_a_teacher_that_is_adopted_starts_as_the_paper_does(tmp_path, capsys):
 def test_a_dry_run_does_not_sample_for_long(teacher_folder, tmp_path, monkeypatch, capsys):
     options = {"start_steps": "auto", "end_steps": 4, "dry_run": True}
     monkeypatch.setattr(start, "DRY_RUN_SECONDS", 0.0)
-    monkeypatch.setattr(start, "images_of", lambda *_: pytest.fail("too slow"))
+    monkeypatch.setattr(start, "sample_teacher", lambda *_: pytest.fail("too slow"))
     distill(chain(teacher_folder, tmp_path / "run", **options))
     said = capsys.readouterr().out
     assert "--start_steps auto: at most 256; not looked for" in said and "256 -> 128" in said
@@ -133,11 +133,11 @@ def test_a_dry_run_does_not_sample_for_long(teacher_folder, tmp_path, monkeypatc
 @pytest.mark.parametrize("world", [2, 3, 8])
 def test_processes_share_the_images(world, monkeypatch):
     pipeline = ProgressiveDistillationPipeline(tiny_unet(), ProgressiveDistillationScheduler())
-    whole, parts = start.images_of(pipeline, 4, "midpoint", ALONE), []
+    whole, parts = start.sample_teacher(pipeline, 4, "midpoint", ALONE), []
     monkeypatch.setattr(start, "gather_object", lambda mine: parts.extend(mine) or parts)
     for rank in range(world):
         others = SimpleNamespace(process_index=rank, num_processes=world, is_main_process=rank == 0)
-        images = start.images_of(pipeline, 4, "midpoint", others)
+        images = start.sample_teacher(pipeline, 4, "midpoint", others)
     # The last process gathers what all have made.
     assert torch.equal(images, whole)
 
@@ -185,5 +185,5 @@ def test_its_images_are_the_samplers(classes):
     """With DDIM they are those that the pipeline makes from the same noise, with classes in turn."""
     pipeline = ProgressiveDistillationPipeline(tiny_unet(num_class_embeds=classes), ProgressiveDistillationScheduler())
     pipeline.unet.requires_grad_(False)
-    images = start.images_of(pipeline, 16, "ddim", ALONE)[:8]
+    images = start.sample_teacher(pipeline, 16, "ddim", ALONE)[:8]
     assert (images / 2 + 0.5 - generate(pipeline, 8, 16)).abs().max() < 1e-5

@@ -76,7 +76,7 @@ def canonical_betas(num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> list[floa
     return [first] + [1 - b / a for a, b in zip(alphas_cumprod, alphas_cumprod[1:])]
 
 
-def angles_of_betas(betas) -> torch.Tensor:
+def compute_angles(betas) -> torch.Tensor:
     """
     Angles of a table of betas.
 
@@ -106,7 +106,7 @@ class NoiseSchedule:
 
     def __init__(self, betas: list[float], num_train_timesteps: int):
         self.num_train_timesteps = num_train_timesteps
-        angles = angles_of_betas(betas)
+        angles = compute_angles(betas)
         time = torch.arange(1, len(betas) + 1, dtype=torch.float64) / len(betas)
         self.is_canonical = len(betas) == num_train_timesteps and bool(
             (angles - cosine_angle(time)).abs().max() < CANONICAL_TOLERANCE
@@ -142,14 +142,14 @@ class NoiseSchedule:
         return torch.lerp(table[low.long()], table[low.long() + 1], position - low)
 
     @property
-    def noisiest(self) -> float:
+    def max_angle(self) -> float:
         """The largest angle of a timestep that the model was trained at."""
         return cosine_angle(1.0) if self.is_canonical else self._table[-1].item()
 
     @property
     def has_zero_terminal_snr(self) -> bool:
         """Whether the last timestep is pure noise: its angle is pi/2 up to float32 rounding of the betas."""
-        return not self.is_canonical and math.cos(self.noisiest) < 1e-7
+        return not self.is_canonical and math.cos(self.max_angle) < 1e-7
 
     def timesteps(self, angles: torch.Tensor) -> torch.Tensor:
         """

@@ -1,4 +1,4 @@
-"""What the adopt stage asks of a teacher, against closed forms; nothing is trained here."""
+"""What the conversion stage asks of a teacher, against closed forms; nothing is trained here."""
 
 import math
 
@@ -7,10 +7,10 @@ import torch
 from diffusers import DDPMScheduler
 
 from diffusers_progdistill import ProgressiveDistillationScheduler
-from diffusers_progdistill.diffusion.adoption import EPSILON_LOG_SNR_MIN, ForeignTeacher
-from diffusers_progdistill.diffusion.noise_schedule import cosine_angle, log_snr, time_to_timestep
-from diffusers_progdistill.diffusion.parameterization import to_sample
-from diffusers_progdistill.training.stages import NOISY_END_WEIGHT, AdoptObjective
+from diffusers_progdistill.processes.betas import cosine_angle, log_snr, time_to_timestep
+from diffusers_progdistill.processes.conversion import EPSILON_LOG_SNR_MIN, ConversionTeacher
+from diffusers_progdistill.processes.prediction import to_sample
+from diffusers_progdistill.training.stages import NOISY_END_WEIGHT, ConversionObjective
 
 
 def schedule_of(**options):
@@ -55,7 +55,7 @@ def test_an_optimal_teacher_of_any_type_gives_the_optimal_x(kind):
         outputs = {"epsilon": epsilon, "sample": x, "v_prediction": 0 * z}
         return outputs.get(kind, torch.cat([x, epsilon], 1))
 
-    teacher = ForeignTeacher(network, schedule, kind)
+    teacher = ConversionTeacher(network, schedule, kind)
     angle = torch.linspace(0.02, teacher.angle_max, 40, dtype=torch.float64)
     z = torch.randn(40, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x, guidance = teacher.predict(z, angle, None)
@@ -71,14 +71,14 @@ def test_noisier_than_the_teacher_knows_the_data_are_the_target_and_cleaner_its_
         asked.append(timestep)
         return torch.zeros_like(z)
 
-    teacher = ForeignTeacher(network, schedule, "sample")
+    teacher = ConversionTeacher(network, schedule, "sample")
     data, z = torch.full((4, 1, 2, 2), 5.0), torch.randn(4, 1, 2, 2)
-    angle = torch.tensor([1e-3, 0.5, schedule.noisiest - 1e-3, schedule.noisiest + 1e-3])
+    angle = torch.tensor([1e-3, 0.5, schedule.max_angle - 1e-3, schedule.max_angle + 1e-3])
     target = teacher.target(z, angle, None, data)
     assert target[:3].abs().max() == 0 and torch.equal(target[3], data[3])
     assert asked[0][0] == 0 and asked[0][3] == 399
     # epsilon says little about x where alpha is small.
-    epsilon = ForeignTeacher(network, schedule_of(beta_schedule="linear", num_train_timesteps=1000), "epsilon")
+    epsilon = ConversionTeacher(network, schedule_of(beta_schedule="linear", num_train_timesteps=1000), "epsilon")
     assert log_snr(torch.tensor(epsilon.angle_max)).item() == pytest.approx(EPSILON_LOG_SNR_MIN, abs=1e-3)
 
 
@@ -94,7 +94,7 @@ def test_guidance_is_that_of_meng_et_al_in_one_doubled_batch(kind):
     z = torch.randn(3, 1, 2, 2, dtype=torch.float64)
     angle, labels = torch.tensor([0.3, 0.7, 1.2], dtype=torch.float64), torch.tensor([1, 2, 3])
     g = 2.5
-    target = ForeignTeacher(network, schedule, kind, g, null_label=7).target(z, angle, labels, z)
+    target = ConversionTeacher(network, schedule, kind, g, null_label=7).target(z, angle, labels, z)
     alpha, sigma = torch.cos(angle).view(-1, 1, 1, 1), torch.sin(angle).view(-1, 1, 1, 1)
     x = [to_sample(network(z, None, c), z, alpha, sigma, kind) for c in (labels, torch.full((3,), 7))]
     assert (target - (g * x[0] - (g - 1) * x[1])).abs().max() < 1e-12
@@ -105,7 +105,7 @@ def test_guidance_is_that_of_meng_et_al_in_one_doubled_batch(kind):
 @pytest.mark.parametrize("teacher_kind", ["epsilon", "v_prediction"])
 def test_an_epsilon_teacher_is_trusted_with_snr_but_for_a_little(kind, teacher_kind):
     schedule = schedule_of(beta_schedule="linear", num_train_timesteps=1000)
-    objective = AdoptObjective(ForeignTeacher(None, schedule, teacher_kind), kind, "truncated_snr", 1024)
+    objective = ConversionObjective(ConversionTeacher(None, schedule, teacher_kind), kind, "truncated_snr", 1024)
     angle = torch.linspace(0.05, math.pi / 2 - 1e-4, 60, dtype=torch.float64)
     snr = torch.tan(angle) ** -2
     expected = snr.clamp(min=1)
