@@ -33,8 +33,6 @@ STEPS = (8, 4, 2, 1)
 UPDATES = 265
 DDIM = {"teacher_solver": "ddim"}
 BOTH = {"loss_type": "huber", "clip_loss": True}
-# So few updates hardly settle; this ends the last two stages before their time.
-EARLY = {"early_stopping_threshold": 0.08, "logging_steps": 10}
 
 
 def options_of(updates: int) -> dict[str, dict]:
@@ -42,7 +40,6 @@ def options_of(updates: int) -> dict[str, dict]:
     return {
         "squared loss": {},
         "both": BOTH,
-        "both + early end": {**BOTH, **EARLY},
         "both + four-fold + targets twice": {**BOTH, "stage_factor": 4, "reuse_targets": 2},
         "pseudo-Huber": {"loss_type": "huber"},
         "finished images": {"clip_loss": True},
@@ -62,8 +59,6 @@ def options_of(updates: int) -> dict[str, dict]:
         "updates / 5": {"updates_per_stage": updates // 5},
         "updates / 10": {"updates_per_stage": updates // 10},
         "no average": {"use_ema": False},
-        "bf16 teacher": {"bf16_teacher": True},
-        "early end": {**EARLY, "early_stopping_threshold": 0.02},
         "aDDIM teacher": {"start_steps": 128, "teacher_target": addim_target, **DDIM},
     }
 

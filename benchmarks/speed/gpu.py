@@ -117,7 +117,6 @@ def make_unet(size: int) -> UNet2DModel:
 # What an update is tried with: its --mixed_precision, and what differs from the package's other defaults.
 VARIANTS = {
     "fp32": ("no", ()),
-    "fp32, bf16 teacher": ("no", ("bf16_teacher",)),
     "bf16": ("bf16", ()),
     "bf16, channels_last": ("bf16", ("channels_last",)),
     "bf16, compiled": ("bf16", ("compiled",)),
@@ -141,7 +140,7 @@ def updates_per_second(size: int, batch_size: int, variant: str, blocks: int, bl
     student = make_unet(size).to(accelerator.device, memory_format=layout)
     objective = make_objective(compiled(accelerator, teacher), accelerator.device)
     pixels = torch.randint(256, (max(512, batch_size), 3, size, size), dtype=torch.uint8).numpy()
-    config = make_config(batch_size, logging_steps=10**9, bf16_teacher="bf16_teacher" in switches)
+    config = make_config(batch_size, logging_steps=10**9)
     floor = None if switches else Floor(accelerator, teacher, size, batch_size)
     clock, stage = Clock(accelerator, block, blocks, floor), Stage("speed", 8, blocks * block, 5)
     clock.start(stage, 1, 1, batch_size)

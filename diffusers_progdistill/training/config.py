@@ -119,7 +119,7 @@ class TrainingConfig:
 
     _positive = ()
     # Only teachers are trained with the one, and only students for the other.
-    label_dropout, stochastic_sampler, bf16_teacher, early_stopping_threshold = 0.0, False, False, 0.0
+    label_dropout, stochastic_sampler = 0.0, False
 
     def _require(self, name: str, right: bool, what: str):
         if not right:
@@ -234,14 +234,6 @@ class DistillationConfig(LossOptions, ConversionConfig):
     reuse_targets: int = option(
         1, "Updates that each target of the teacher serves; 1 asks the teacher anew for every update."
     )
-    early_stopping_threshold: float = option(
-        0.0,
-        "End a stage, over a quarter more updates, once its loss falls by less than this share from one window of 5"
-        " times --logging_steps to the next; 0 never does.",
-    )
-    bf16_teacher: bool = option(
-        False, "Ask the teacher in bf16, whatever --mixed_precision the student is trained in."
-    )
 
     stochastic_sampler: bool = option(
         False,
@@ -287,7 +279,6 @@ class DistillationConfig(LossOptions, ConversionConfig):
         self._require("recipe", self.recipe in (None, "default", "paper"), "default or paper")
         self._check_solver()
         self.check_loss()
-        self._require("early_stopping_threshold", 0 <= self.early_stopping_threshold < 1, "in [0, 1)")
         power = self.stage_factor >= 2 and self.stage_factor & (self.stage_factor - 1) == 0
         self._require("stage_factor", power, "2, 4, 8 or another power of two")
         self._require("eval_images", self.eval_images >= 0, "zero or a positive number")

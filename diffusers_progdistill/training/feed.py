@@ -48,7 +48,7 @@ class Feed:
         self.accelerator, self.objective, self.draws, self.labelled = accelerator, objective, draws, labelled
         self.image_shape = (data.channels, data.resolution, data.resolution)
         self.parts, self.part_size = accelerator.gradient_accumulation_steps, config.train_batch_size
-        self.bf16, self.block = config.bf16_teacher, None
+        self.block = None
         self.updates, self.reuse = stage.updates, stage.reuse
         fresh, first = math.ceil(self.updates / self.reuse), first_update
         if self.reuse > 1:
@@ -78,14 +78,9 @@ class Feed:
         for part in range(self.parts):
             images, labels = next(self.batches)
             batch = self.draws.part(drawn, images, labels if self.labelled else None, self.rows_of(part).start)
-            with self._precision():
+            with self.accelerator.autocast():
                 examples = self.objective.examples(batch)
             yield examples
-
-    def _precision(self):
-        if self.bf16:
-            return torch.autocast(self.draws.device.type, torch.bfloat16)
-        return self.accelerator.autocast()
 
     def _mixed(self, update: int) -> Iterator[Examples]:
         block, place = divmod(update, self.block_updates)

@@ -12,7 +12,6 @@ from ..seeds import derive_seed
 from .average import WeightAverage
 from .checkpointing import Checkpoints
 from .config import TrainingConfig
-from .early_end import EarlyEnd
 from .feed import Feed
 from .health import Health
 from .loss_scale import read_scale
@@ -95,7 +94,6 @@ def train_stage(
     rate = learning_rate_factor(config, adam, stage.updates)
     model_class = type(model)
     health = Health(accelerator, stage.updates)
-    ending = EarlyEnd(stage.updates, config.lr_warmup_steps, config.early_stopping_threshold)
     wrapped, optimizer, parameters = prepare(accelerator, model, adam)
     ema = None if ema_decay is None else WeightAverage(parameters, decay=ema_decay)
     saved, first, seconds_before, mean_loss = None, 0, 0.0, None
@@ -104,7 +102,7 @@ def train_stage(
         saved = checkpoints.load(ema)
     if saved is not None:
         first, seconds_before, mean_loss = saved["update"], saved["seconds"], saved["mean_loss"]
-        health.restore(saved["health"]), ending.restore(saved.get("ending"))
+        health.restore(saved["health"])
     feed = Feed(accelerator, objective, data, draws, config, stage, first, conditional)
     # `accumulate` counts the parts of an update from here on; a stage that was left early may have been amid them.
     accelerator.step = 0
@@ -113,9 +111,9 @@ def train_stage(
     began = time.perf_counter()
 
     done = first
-    while done < ending.end:
+    while done < stage.updates:
         update, done = done, done + 1
-        learning_rate = config.learning_rate * ending.factor(rate, update)
+        learning_rate = config.learning_rate * rate(update)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         loss_of_update = 0.0
@@ -134,16 +132,15 @@ def train_stage(
             ema.step(parameters)
         monitor.on_update()
 
-        if done % config.logging_steps == 0 or done == ending.end:
+        if done % config.logging_steps == 0 or done == stage.updates:
             mean_loss, skipped = health.read(stage.name, done)
-            ending.note(done, mean_loss)
             monitor.on_log(stage, done, mean_loss, learning_rate, skipped)
         to_stop = agreement.to_stop(done)
-        if checkpoints is not None and done < ending.end and (to_stop or done % config.checkpointing_steps == 0):
+        if checkpoints is not None and done < stage.updates and (to_stop or done % config.checkpointing_steps == 0):
             seconds = seconds_before + time.perf_counter() - began
-            state = {"seconds": seconds, "mean_loss": mean_loss, "health": health.values(), "ending": ending.state()}
+            state = {"seconds": seconds, "mean_loss": mean_loss, "health": health.values()}
             checkpoints.save(done, state, ema)
-        if to_stop and done < ending.end:
+        if to_stop and done < stage.updates:
             stop.stop()
 
     if ema is not None:

@@ -20,7 +20,6 @@ PAPER = {
     "weighting": "truncated_snr",
     "updates_per_stage": 50_000,
     "use_ema": False,
-    "early_stopping_threshold": 0.0,
     "lr_scheduler": "linear",
     "lr_warmup_steps": 0,
     "adam_beta1": 0.9,

@@ -32,9 +32,7 @@ LATER_OPTIONS = {
     "loss_type": "l2",
     "clip_loss": False,
     "clip_margin": 0.7,
-    "bf16_teacher": False,
     "background_color": "white",
-    "early_stopping_threshold": 0.0,
     "train_split": None,
     "follow_links": False,
 }
@@ -170,9 +168,6 @@ def collect_settings(config: TrainingConfig, data, global_batch: int, teacher, p
         silent.add("huber_c")
     if not settings.get("clip_loss"):
         silent.add("clip_margin")
-    if settings.get("early_stopping_threshold"):
-        # The loss of logging intervals decides.
-        settings["logging_steps"] = config.logging_steps
     silent |= {k for k, before in LATER_OPTIONS.items() if settings.get(k) == before}
     return {k: v for k, v in settings.items() if k not in silent}
 

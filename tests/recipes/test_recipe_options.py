@@ -20,7 +20,7 @@ PAPER_CHAIN = {
     "end_steps": 1, "stage_factor": 2, "teacher_solver": "ddim", "reuse_targets": 1, "loss_type": "l2",
     "clip_loss": False, "weighting": "truncated_snr", "updates_per_stage": 50_000, "use_ema": False,
     "lr_scheduler": "linear", "lr_warmup_steps": 0, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8,
-    "adam_weight_decay": 0.0, "max_grad_norm": 1.0, "random_flip": True, "early_stopping_threshold": 0.0,
+    "adam_weight_decay": 0.0, "max_grad_norm": 1.0, "random_flip": True,
 }  # fmt: skip
 PAPER_DATA = {
     "cifar10": {"start_steps": 8192, "learning_rate": 5e-5, "train_batch_size": 128},

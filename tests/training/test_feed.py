@@ -40,7 +40,7 @@ def feed(updates, reuse, first=0, parts=1, rank=0, world=1):
     accelerator = Process(cpu=True)
     accelerator.several, accelerator.number, accelerator.parts = world, rank, parts
     options = {"train_batch_size": BATCH // parts // world}
-    config = SimpleNamespace(**options, bf16_teacher=False, seed=3, dataloader_num_workers=0)
+    config = SimpleNamespace(**options, seed=3, dataloader_num_workers=0)
     stage = Stage("steps-4", 4, updates, 3 + 2 / reuse, reuse=reuse)
     draws = Draws(3, 4, BATCH, torch.device("cpu"), flip=True)
     return Feed(accelerator, Numbered(), load_digits(), draws, config, stage, first, labelled=True)
