@@ -17,7 +17,15 @@ from PIL import Image
 from timing import interleaved, row
 from updates import make_config
 
-from diffusers_progdistill.data import GlobalOrder, load_data, load_digits, make_loader, read_picture, to_array
+from diffusers_progdistill.data import (
+    BatchLayout,
+    GlobalOrder,
+    load_data,
+    load_digits,
+    make_loader,
+    read_picture,
+    to_array,
+)
 from diffusers_progdistill.evaluation.metrics import ImageMetrics, as_bytes
 from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
@@ -78,7 +86,7 @@ def checkpoint_rows(repeats: int, network: str = "1 M, 28x28") -> list[dict]:
 def data_rows(repeats: int, network: str = "1 M, 28x28", batch_size: int = 64) -> list[dict]:
     """Taking a batch beside a forward pass of it."""
     data, unet = make_images(network), make_network(network).eval()
-    batches = iter(make_loader(data, GlobalOrder(len(data), batch_size, 1, 0, 1, 0, 1, 10**6), 0))
+    batches = iter(make_loader(data, GlobalOrder(len(data), BatchLayout(batch_size), 0, 1, 10**6), 0))
     images = torch.randn(batch_size, 1, 28, 28)
     with torch.no_grad():
         sides = {"forward pass": lambda: unet(images, 1), "batch of images": lambda: next(batches)}

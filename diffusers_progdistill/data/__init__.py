@@ -4,8 +4,17 @@ from .decode import read_picture
 from .digits import load_digits
 from .images import ImageData
 from .load import load_data
-from .order import GlobalOrder, make_loader
+from .order import BatchLayout, GlobalOrder, make_loader
 from .sizes import to_array
 
 
-__all__ = ["GlobalOrder", "ImageData", "load_data", "load_digits", "make_loader", "read_picture", "to_array"]
+__all__ = [
+    "BatchLayout",
+    "GlobalOrder",
+    "ImageData",
+    "load_data",
+    "load_digits",
+    "make_loader",
+    "read_picture",
+    "to_array",
+]

@@ -1,12 +1,29 @@
 """The order that the images come in, and the loader that reads them in it."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .images import ImageData
+from .images import Batch, ImageData
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """How the batch of an update is divided: into micro-batches, and each of them among the processes."""
+
+    global_batch: int
+    micro_batches: int = 1
+    rank: int = 0
+    world: int = 1
+
+    def find_rows(self, micro_batch: int) -> slice:
+        """The places in the global batch of this process's share of a micro-batch."""
+        size = self.global_batch // (self.micro_batches * self.world)
+        start = (micro_batch * self.world + self.rank) * size
+        return slice(start, start + size)
 
 
 class GlobalOrder(Sampler):
@@ -14,29 +31,27 @@ class GlobalOrder(Sampler):
     The order of the data as a function of (seed, stage, epoch) alone, sliced for one process.
 
     Each update takes the next `global_batch` images of the epoch's permutation; an incomplete last batch is dropped.
-    Part m of process r takes slice m * world + r: any split of the same global batch trains on the same images.
+    Any [`BatchLayout`] of the same global batch trains on the same images.
     """
 
-    def __init__(self, num_images, global_batch, parts, rank, world, seed, stage, updates, first_update=0):
-        self.num_images, self.global_batch, self.parts = num_images, global_batch, parts
-        self.rank, self.world, self.seed, self.stage = rank, world, seed, stage
+    def __init__(
+        self, num_images: int, layout: BatchLayout, seed: int, stage: int, updates: int, first_update: int = 0
+    ):
+        self.num_images, self.layout, self.seed, self.stage = num_images, layout, seed, stage
         self.updates, self.first_update = updates, first_update
 
-    def __len__(self):
-        return (self.updates - self.first_update) * self.parts
+    def __len__(self) -> int:
+        return (self.updates - self.first_update) * self.layout.micro_batches
 
-    def __iter__(self):
-        per_epoch = self.num_images // self.global_batch
-        size = self.global_batch // (self.parts * self.world)
-        epoch = None
+    def __iter__(self) -> Iterator[list[int]]:
+        per_epoch, epoch = self.num_images // self.layout.global_batch, None
         for update in range(self.first_update, self.updates):
             if update // per_epoch != epoch:
                 epoch = update // per_epoch
                 order = np.random.default_rng([self.seed, self.stage, epoch]).permutation(self.num_images)
-            start = (update % per_epoch) * self.global_batch
-            for part in range(self.parts):
-                offset = start + (part * self.world + self.rank) * size
-                yield order[offset : offset + size].tolist()
+            batch = order[(update % per_epoch) * self.layout.global_batch :]
+            for micro_batch in range(self.layout.micro_batches):
+                yield batch[self.layout.find_rows(micro_batch)].tolist()
 
 
 class _Reader(Dataset):
@@ -45,10 +60,7 @@ class _Reader(Dataset):
     def __init__(self, data: ImageData):
         self.data = data
 
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitems__(self, numbers: list[int]):
+    def __getitems__(self, numbers: list[int]) -> Batch:
         return self.data.read(numbers)
 
 
@@ -58,12 +70,13 @@ def make_loader(data: ImageData, order: GlobalOrder, num_workers: int) -> Iterat
         _Reader(data),
         batch_sampler=order,
         num_workers=num_workers,
-        collate_fn=_as_is,
+        collate_fn=_keep,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if num_workers else None,
     )
     return map(data.noted, loader)
 
 
-def _as_is(batch):
+def _keep(batch: Batch) -> Batch:
+    """What is read together is a batch already; worker processes need a function with a name."""
     return batch

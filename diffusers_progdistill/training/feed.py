@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..data import GlobalOrder, ImageData, make_loader
+from ..data import BatchLayout, GlobalOrder, ImageData, make_loader
 from ..seeds import derive_seed
 from .stages import Draws, Examples, Objective, Stage
 
@@ -54,9 +54,8 @@ class Feed:
         if self.reuse > 1:
             first = first_update // self.block_updates * BUFFER_BATCHES
         world, rank = accelerator.num_processes, accelerator.process_index
-        order = GlobalOrder(
-            len(data), draws.global_batch, self.parts, rank, world, config.seed, draws.stage, fresh, first_update=first
-        )
+        layout = BatchLayout(draws.global_batch, self.parts, rank, world)
+        order = GlobalOrder(len(data), layout, config.seed, draws.stage, fresh, first_update=first)
         self.batches = iter(make_loader(data, order, config.dataloader_num_workers))
 
     @property

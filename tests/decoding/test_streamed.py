@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.main import main
-from diffusers_progdistill.data import GlobalOrder, make_loader
+from diffusers_progdistill.data import BatchLayout, GlobalOrder, make_loader
 from diffusers_progdistill.data import images as images_module
 from diffusers_progdistill.data.images import ImageData
 from diffusers_progdistill.errors import DiskError
@@ -48,7 +48,7 @@ def data_of(path) -> ImageData:
 def test_the_next_image_takes_the_place_of_a_bad_one(tmp_path, bad, workers):
     if workers and bad != (0, 7):
         return
-    data, order = data_of(folder_of(tmp_path / "x", bad)), GlobalOrder(COUNT, 4, 1, 0, 1, 0, 3, 4)
+    data, order = data_of(folder_of(tmp_path / "x", bad)), GlobalOrder(COUNT, BatchLayout(4), 0, 3, 4)
     found = [(images[:, 0, 0, 0].tolist(), labels.tolist()) for images, labels in make_loader(data, order, workers)]
     good = [next((k + step) % COUNT for step in range(COUNT) if (k + step) % COUNT not in bad) for k in range(COUNT)]
     wanted = [[good[n] for n in batch] for batch in order]
@@ -80,7 +80,7 @@ def test_a_data_set_that_is_gone_ends_the_run_in_one_line(tmp_path, monkeypatch)
     assert data.num_skipped == 0
     for workers in (0, 1):
         with pytest.raises(DiskError, match="images in a row could not be read"):
-            list(make_loader(data, GlobalOrder(COUNT, 4, 1, 0, 1, 0, 3, 4), workers))
+            list(make_loader(data, GlobalOrder(COUNT, BatchLayout(4), 0, 3, 4), workers))
 
 
 def test_notices_become_rare(tmp_path, caplog):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusers_progdistill.data import GlobalOrder, entries, load_data
+from diffusers_progdistill.data import BatchLayout, GlobalOrder, entries, load_data
 from diffusers_progdistill.data import images as images_module
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.config import DistillationConfig
@@ -95,7 +95,7 @@ def test_gray_and_colour_are_told_apart(folder, tmp_path):
 
 def test_any_split_of_a_global_batch_trains_on_the_same_images():
     def sample_teacher(parts, world):
-        streams = [list(GlobalOrder(50, 8, parts, r, world, 0, 3, 13)) for r in range(world)]
+        streams = [list(GlobalOrder(50, BatchLayout(8, parts, r, world), 0, 3, 13)) for r in range(world)]
         return [
             [n for part in range(parts) for r in range(world) for n in streams[r][update * parts + part]]
             for update in range(13)
@@ -106,7 +106,7 @@ def test_any_split_of_a_global_batch_trains_on_the_same_images():
     # Six whole batches an epoch, no image twice in it, another order in the next.
     epoch = sum(whole[:6], [])
     assert len(set(epoch)) == 48 and whole[6] != whole[0]
-    assert list(GlobalOrder(50, 8, 1, 0, 1, 0, 3, 13, first_update=5)) == whole[5:]
+    assert list(GlobalOrder(50, BatchLayout(8), 0, 3, 13, first_update=5)) == whole[5:]
 
 
 def test_draws_are_a_function_of_seed_stage_and_update():
