@@ -18,6 +18,11 @@ class DiskError(OSError):
     """Something could not be written: a full disk, a quota, a read-only folder (exit status 1)."""
 
 
+def describe_reason(error: BaseException) -> str:
+    """What an exception says, as one short line; its kind where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 class StoppedBySignal(BaseException):
     """The run was asked to stop. Not an `Exception`, so that nothing on the way takes it for a failure of its own."""
 

@@ -5,6 +5,8 @@ from collections import Counter
 
 from PIL import UnidentifiedImageError
 
+from ..errors import describe_reason
+
 
 logger = logging.getLogger(__name__)
 
@@ -85,14 +87,13 @@ class Findings:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what was raised, or its kind."""
+    """What was raised, in one line."""
     if isinstance(error, UnidentifiedImageError):
         # Pillow names a buffer in memory.
         return "no image that can be read"
     if isinstance(error, OSError) and error.strerror:
         return printable(error.strerror)
-    lines = str(error).strip().splitlines()
-    return printable(lines[0]) if lines else type(error).__name__
+    return printable(describe_reason(error))
 
 
 def printable(text: str) -> str:

@@ -5,7 +5,7 @@ import json
 import unicodedata
 from dataclasses import dataclass, field
 
-from ..errors import InputError
+from ..errors import InputError, describe_reason
 from .folders import Listing
 from .notices import counted, named, notice
 
@@ -99,8 +99,7 @@ def _read(listing: Listing, name: str, flag: str) -> tuple[list[dict], dict[str,
         else:
             rows = _read_lines(path)
     except Exception as error:  # csv, json, pyarrow and the codec raise a dozen kinds for what is one thing to a user
-        reason = str(error).split("\n")[0][:200]
-        raise InputError(f"{flag}: {name} cannot be read as metadata: {reason}") from error
+        raise InputError(f"{flag}: {name} cannot be read as metadata: {describe_reason(error)}") from error
     if not any(KEY in row for row in rows):
         columns = list(rows[0]) if rows else []
         has = f"it has {named(columns, 8)}" if columns else "it is empty"

@@ -5,7 +5,7 @@ import glob
 import logging
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, describe_reason
 from ..trust import leads_out
 from . import formats
 from .found import Found, labelled_rows
@@ -98,8 +98,7 @@ def read_schema(path: Path, flag: str):
                 file.seek(0)
                 return pa.ipc.open_file(file).schema
     except Exception as error:  # pyarrow raises several kinds for what is one thing to a user
-        reason = str(error).split("\n")[0][:200]
-        raise InputError(f"{flag}: {path.name} cannot be read as a table: {reason}") from error
+        raise InputError(f"{flag}: {path.name} cannot be read as a table: {describe_reason(error)}") from error
 
 
 def has_rows(path: Path) -> bool:
@@ -168,10 +167,10 @@ def quiet_datasets():
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what was the matter in the first place."""
+    """What was the matter in the first place."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).split("\n")[0][:200]
+    return describe_reason(error)
 
 
 def _named_files(table, image_column: str, places: list[Path], base: Path | None, flag: str) -> list | None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..data import ImageData
-from ..errors import InputError
+from ..errors import InputError, describe_reason
 from .cache import cached, content_key
 from .features import SeededClassifier, train_classifier
 from .images import ALL_IMAGES, content_keys
@@ -98,7 +98,7 @@ def _inception(device) -> Extractor:
     try:
         model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).eval().to(device)
     except Exception as error:  # its download raises whatever the network does
-        raise InputError(f"--feature_extractor inception cannot be downloaded: {str(error)[:200]}") from error
+        raise InputError(f"--feature_extractor inception cannot be downloaded: {describe_reason(error)}") from error
     key = f"torch-fidelity {version('torch-fidelity')} inception-v3-compat 2048"
     return Extractor("inception", "FID", key, lambda images: model(_colour(images))[0], device)
 
@@ -138,7 +138,7 @@ def _transformers(name: str, device, cache_dir, token) -> Extractor:
         with open(cached_file(name, "preprocessor_config.json", **options), encoding="utf-8") as file:
             settings = json.load(file)
     except Exception as error:  # the Hub client and transformers raise many kinds for what is one thing to a user
-        reason = str(error).split("\n")[0][:200]
+        reason = describe_reason(error)
         raise InputError(
             f"--feature_extractor {name} cannot be loaded: {reason}; it must be classifier, efflite0, inception or a"
             " vision model of transformers"

@@ -9,7 +9,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from ..errors import InputError
+from ..errors import InputError, describe_reason
 from .model_card import is_untouched
 
 
@@ -100,7 +100,7 @@ def describe(error: BaseException) -> str:
             message = getattr(cause, "server_message", None) or str(cause).split("\n")[0]
             return f"{status}, {' '.join(message.split())}"
     root = list(causes(error))[-1] if status is None else error
-    return f"{type(root).__name__}: {' '.join(str(root).split())[:200]}"
+    return f"{type(root).__name__}: {describe_reason(root)}"
 
 
 def open_repository(
@@ -165,7 +165,7 @@ def check_license(license: str):
     try:
         ModelCard(f"---\n{ModelCardData(license=license).to_yaml()}\n---\n").validate()
     except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = describe_reason(error)
         raise InputError(f"--hub_license {license} is not a license that the Hub knows: {reason}") from error
 
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import SchedulerMixin, UNet2DModel
 from huggingface_hub import HfApi, hf_hub_download
 
-from ..errors import InputError
+from ..errors import InputError, describe_reason
 from ..schedulers import ProgressiveDistillationScheduler
 from ..schedulers.configs import check_values, check_variance_preserving, unknown_keys
 from ..trust import check_model_files, find_code, read_json
@@ -116,7 +116,7 @@ def find_folder(source: ModelSource) -> Path:
     except InputError:
         raise
     except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
-        raise InputError(f"{what} cannot be loaded from the Hub: {_first_line(error)}") from error
+        raise InputError(f"{what} cannot be loaded from the Hub: {describe_reason(error)}") from error
 
 
 def _names_on_the_hub(source: ModelSource) -> list[str]:
@@ -200,7 +200,7 @@ def load_scheduler(folder: Path, index: dict, what: str) -> ProgressiveDistillat
     try:
         return ProgressiveDistillationScheduler.from_config(config)
     except Exception as error:  # wrong values raise many kinds
-        raise InputError(f"{what} has a schedule that cannot be used: {_first_line(error)}") from error
+        raise InputError(f"{what} has a schedule that cannot be used: {describe_reason(error)}") from error
 
 
 def _load_code(source: ModelSource, folder: Path, unet: UNet2DModel | None, scheduler: SchedulerMixin | None):
@@ -210,7 +210,7 @@ def _load_code(source: ModelSource, folder: Path, unet: UNet2DModel | None, sche
     try:
         pipeline = ProgressiveDistillationPipeline.from_pretrained(folder, **parts, **options)
     except Exception as error:  # whatever that code raises
-        raise InputError(f"{source.what} cannot be loaded with its own code: {_first_line(error)}") from error
+        raise InputError(f"{source.what} cannot be loaded with its own code: {describe_reason(error)}") from error
     own = pipeline.scheduler
     if not isinstance(own, ProgressiveDistillationScheduler):
         own = ProgressiveDistillationScheduler.from_config(own.config)
@@ -261,7 +261,7 @@ def _network_config_on_the_hub(source: ModelSource) -> dict:
             raise
         except Exception as error:  # the Hub client raises many kinds
             failure = failure or error
-    raise InputError(f"{source.what} cannot be read: {_first_line(failure)}") from failure
+    raise InputError(f"{source.what} cannot be read: {describe_reason(failure)}") from failure
 
 
 def find_device() -> torch.device:
@@ -270,7 +270,3 @@ def find_device() -> torch.device:
     if asked_for_cpu or not torch.accelerator.is_available():
         return torch.device("cpu")
     return torch.accelerator.current_accelerator()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

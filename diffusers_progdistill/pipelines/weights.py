@@ -12,7 +12,7 @@ from diffusers import UNet2DModel
 from diffusers.models.model_loading_utils import load_state_dict
 from diffusers.utils import logging as diffusers_logging
 
-from ..errors import InputError
+from ..errors import InputError, describe_reason
 
 
 logger = logging.getLogger(__name__)
@@ -64,8 +64,7 @@ def empty_unet(config: dict, what: str) -> UNet2DModel:
         with init_empty_weights():
             return UNet2DModel(**{k: v for k, v in given.items() if k in known})
     except Exception as error:  # the blocks raise many kinds for what is one thing to a user
-        reason = str(error).split("\n")[0][:200]
-        raise InputError(f"{what} has a config that makes no UNet2DModel: {reason}") from error
+        raise InputError(f"{what} has a config that makes no UNet2DModel: {describe_reason(error)}") from error
     finally:
         diffusers_logging.set_verbosity(verbosity)
 
@@ -99,7 +98,7 @@ def _reason(path: Path, error: Exception) -> str:
     cause = error.__cause__ or error.__context__ or error
     while cause.__context__ is not None:
         cause = cause.__context__
-    return (str(cause).splitlines() or [type(cause).__name__])[0][:200]
+    return describe_reason(cause)
 
 
 def weight_files(

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ..disk import replace_folder, writing
-from ..errors import InputError
+from ..errors import InputError, describe_reason
 from .loss_scale import read_scale, restore_scale
 from .sharding import GROUPS_NAME, fill, load_whole, save_whole, whole
 
@@ -163,7 +163,7 @@ class Checkpoints:
             try:
                 state = self._load_one(path, ema)
             except Exception as error:  # a damaged or hostile file may raise anything; that is why it is not used
-                reason = " ".join(str(error).split())[:200]
+                reason = describe_reason(error)
             if self._all_agree(state is not None):
                 self._forget_after(path)
                 self.accelerator.print(f"{self.stage}: going on from checkpoint {path.name}")

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DynamoBackend, GradientAccumulationPlugin, InitProcessGroupKwargs, set_seed
 
-from ..errors import InputError
+from ..errors import InputError, describe_reason
 from ..record import TEACHER_KEY, Record
 from .config import DistillationConfig, TrainingConfig
 from .launcher import PRECISION, is_asked, refuse_unsupported, resolve_accumulation, resolve_precision
@@ -97,7 +97,7 @@ def start_accelerator(precision: str, asked: str, **options) -> Accelerator:
             **options,
         )
     except (ValueError, ImportError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = describe_reason(error)
         raise InputError(f"accelerate does not start with {asked} and its own settings: {reason}") from error
 
 

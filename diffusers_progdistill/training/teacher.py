@@ -13,7 +13,7 @@ from ..data import load_data
 from ..data.classes import spans
 from ..data.notices import notice
 from ..data.sizes import check_levels, count_levels, parse_side
-from ..errors import InputError
+from ..errors import InputError, describe_reason
 from ..pipelines.export import with_metadata
 from ..pipelines.loading import ModelSource, read_network_config
 from ..pipelines.networks import check_network, needs_labels
@@ -77,7 +77,7 @@ def check_forward(unet_config: dict, prediction_type: str):
         try:
             unet(image, torch.zeros(1), label)
         except Exception as error:  # whatever in a config of any kind does not fit
-            side, reason = unet.config.sample_size, str(error).split("\n")[0][:200]
+            side, reason = unet.config.sample_size, describe_reason(error)
             raise InputError(
                 f"--model_config_name_or_path makes a network that cannot take images of {side}x{side}: {reason}"
             ) from error
@@ -104,7 +104,7 @@ def make_unet(unet_config: dict, prediction_type: str) -> UNet2DModel:
     try:
         unet = UNet2DModel(**unet_config)
     except Exception as error:  # whatever the layers make of values that do not fit
-        reason = str(error).split("\n")[0][:200]
+        reason = describe_reason(error)
         raise InputError(f"--model_config_name_or_path is not a UNet2DModel's config: {reason}") from error
     check_network(unet, "--model_config_name_or_path", prediction_type)
     return unet

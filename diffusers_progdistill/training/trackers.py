@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-from ..errors import InputError
+from ..errors import InputError, describe_reason
 
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def start_trackers(accelerator, settings: dict):
             accelerator.init_trackers("progdistill", config=plain_settings(settings))
         except Exception as error:  # services raise many kinds
             raise InputError(
-                f"--report_to {one} does not start: {reason_of(error)}; mend that, or give none"
+                f"--report_to {one} does not start: {name_failure(error)}; mend that, or give none"
             ) from error
         started += accelerator.trackers
     accelerator.log_with, accelerator.trackers = asked, started
@@ -124,7 +124,7 @@ def finish_trackers(accelerator):
         try:
             tracker.finish()
         except Exception as error:
-            logger.warning("the tracker %s could not be closed: %s", tracker.name, reason_of(error))
+            logger.warning("the tracker %s could not be closed: %s", tracker.name, name_failure(error))
     accelerator.trackers = []
 
 
@@ -158,9 +158,9 @@ def plain_numbers(values: dict) -> dict[str, int | float]:
     return plain
 
 
-def reason_of(error: BaseException) -> str:
-    """An exception of a service in one short line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")[:200]
+def name_failure(error: Exception) -> str:
+    """An exception of a service in one short line, with its kind."""
+    return f"{type(error).__name__}: {describe_reason(error)}"
 
 
 class Rows:
@@ -196,5 +196,5 @@ class Rows:
             self.said.add(name)
             logger.warning(
                 "the tracker %s did not take a row (%s): the run goes on, and metrics.jsonl holds every row",
-                *(name, reason_of(error)),
+                *(name, name_failure(error)),
             )
