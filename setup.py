@@ -34,7 +34,6 @@ setup(
         "psutil>=5.9",
         "pyyaml>=6.0",
         "safetensors>=0.4.3",
-        "tenacity>=8.2",
         "tensorboard>=2.14",
         "torch>=2.6",
         "tqdm>=4.66",

@@ -21,5 +21,6 @@ def main(argv: list[str]) -> int:
     from ..record import read_finished
 
     folder = Path(target or "")
-    print(f"wrote {write_card(folder, read_finished(folder, target))}")
+    write_card(folder, read_finished(folder, target))
+    print(f"wrote {folder / 'README.md'}")
     return 0

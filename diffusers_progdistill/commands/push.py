@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     hub = content.get("hub") or {}
     name = config.hub_model_id or hub.get("repo_id") or folder.resolve().name
     license = config.hub_license or hub.get("license", "unknown")
-    repo_id = open_repository(name, config.hub_token, config.hub_private_repo, license)
+    hub = open_repository(name, config.hub_token, config.hub_private_repo, license)
     with only_process_in(folder):
-        publish_folder(folder, content, repo_id, config.hub_token, license)
+        publish_folder(folder, content, hub, config.hub_token)
     return 0

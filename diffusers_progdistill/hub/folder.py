@@ -1,106 +1,161 @@
-"""A chain's output folder on the Hub: its students in order, each with a card, then the newest card."""
+"""A chain's output folder on the Hub: its students in order, each with its card, then the newest card."""
 
-import shutil
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+
+from huggingface_hub import HfApi
+from huggingface_hub.utils import disable_progress_bars
 
 from ..disk import put_in_place, replace_file, writing
 from ..errors import PublishError
 from ..record import list_students
 from .model_card import PICTURES, is_untouched, make_card
-from .publisher import Publisher
-from .upload import PAUSES, describe, refresh_card, with_retries
+from .retries import RETRY_DELAYS, describe, is_transient, retry
+from .upload import CARD_NAME, commit_files, publish_student
 
 
 class Publication:
     """
-    Publishes the students of the chain in a folder as they are finished.
+    Publishes the students of a chain in a background thread, in the order in which they are added.
+
+    A student is never published before an earlier one that is still missing, so that `main` is always the newest and
+    the commit log is the chain. A crash loses nothing: the folder and its record say what is to be published.
 
     Args:
         folder (`Path`): The output folder.
-        content (`dict`): What its `chain.json` holds; it is read at each call, so it may grow.
         repo_id (`str`): Full name of the repository, see [`open_repository`].
         token (`str`, *optional*): Defaults to `HF_TOKEN` or the stored login.
-        license (`str`): For the metadata of the cards.
-        say (`Callable`, *optional*): Is given one line about each student published and each failure.
-        pauses (`tuple[float, ...]`): Seconds between attempts.
+        log (`Callable`): Is given one line about each student published and each failure.
+        retry_delays (`tuple[float, ...]`): Seconds between attempts.
     """
 
     def __init__(
-        self, folder: Path, content: dict, repo_id: str, token=None, license="unknown", say=print, pauses=PAUSES
+        self,
+        folder: Path,
+        repo_id: str,
+        token: str | None = None,
+        log: Callable[[str], None] = print,
+        retry_delays: tuple[float, ...] = RETRY_DELAYS,
     ):
-        self.folder, self.content, self.repo_id, self.license = folder, content, repo_id, license
-        self.publisher = Publisher(folder, repo_id, token, say, pauses)
-        self.seconds_in_calls = 0.0
+        self.folder, self.repo_id, self.log, self.retry_delays = folder, repo_id, log, retry_delays
+        self.api = HfApi(token=token)
+        # The students that are not on the Hub yet, each with its card and the pictures of its time.
+        self.waiting: dict[str, dict[str, bytes]] = {}
+        self.error: Exception | None = None
+        self._news, self._closing, self._giving_up = (threading.Event() for _ in range(3))
+        disable_progress_bars()
+        # Not the client's own `run_as_future`: Python would wait at its end for an upload that was given up.
+        self._thread = threading.Thread(target=self._work, name="publication", daemon=True)
+        self._thread.start()
 
-    def add(self, name: str, steps: int):
-        """Queue the student in `OUTPUT_DIR/name`; returns at once."""
-        began = time.perf_counter()
-        card = make_card(self.folder, self.content, steps, self.repo_id, self.license)
-        pictures = [self.folder / p for p in PICTURES if (self.folder / p).exists()]
-        self.publisher.add(self.folder / name, str(card), pictures)
-        self.seconds_in_calls += time.perf_counter() - began
-
-    def start(self):
-        """Begin with what is in the queue."""
-        self.publisher.start()
+    def add(self, name: str, card: str):
+        """Publish the finished student in `OUTPUT_DIR/name`, which is not written to again. Returns at once."""
+        self.waiting[name] = read_card_files(self.folder, card)
+        self._news.set()
 
     def close(self, seconds_left: Callable[[], float | None] = lambda: None):
         """
-        Wait for what is queued, as long as `seconds_left` says (`None`: without limit).
+        Wait until every student is on the Hub or cannot be published.
+
+        Args:
+            seconds_left (`Callable`, *optional*): Asked again and again for the seconds to wait at most, `None` for no
+                limit; an upload that is under way in the end is left behind.
 
         Raises:
-            [`PublishError`]: If a student is not on the Hub. It stays in the queue for `progdistill push`.
+            [`PublishError`]: If a student is not on the Hub.
         """
-        missing = self.publisher.close(seconds_left)
-        if missing:
-            reason = f" ({describe(self.publisher.error)})" if self.publisher.error else ""
+        self._closing.set()
+        self._news.set()
+        # In small portions, so that a signal that comes meanwhile is seen.
+        while self._thread.is_alive() and seconds_left() != 0:
+            self._thread.join(0.1)
+        self._giving_up.set()
+        if missing := list(self.waiting):
+            reason = f" ({describe(self.error)})" if self.error else ""
             raise PublishError(
                 f"not on the Hub: {', '.join(missing)}{reason}; `progdistill push {self.folder}` finishes it"
             )
+
+    def _work(self):
+        """Publish what is waiting whenever there is news, and once more in the end."""
+        is_last = False
+        while not is_last and (self.error is None or is_transient(self.error)):
+            self._news.wait()
+            self._news.clear()
+            is_last = self._closing.is_set()
+            self._publish_waiting()
+
+    def _publish_waiting(self):
+        """Publish in order; stop at the first student that fails."""
+        for name in list(self.waiting):
+            try:
+                retry(
+                    lambda name=name: publish_student(self.api, self.repo_id, self.folder / name, self.waiting[name]),
+                    self.log,
+                    self.retry_delays,
+                    self._giving_up.wait,
+                )
+            except Exception as error:
+                self.error = error
+                if not self._giving_up.is_set():
+                    self.log(f"{name} is not on the Hub: {describe(error)}")
+                return
+            self.error = None
+            del self.waiting[name]
+            self.log(f"{name} is on the Hub: {self.api.endpoint}/{self.repo_id}/tree/{name}")
+
+
+def read_card_files(folder: Path, card: str) -> dict[str, bytes]:
+    """A card and the pictures beside it as they are now, which later students change."""
+    pictures = {name: (folder / name).read_bytes() for name in PICTURES if (folder / name).exists()}
+    return {CARD_NAME: card.encode(), **pictures}
 
 
 def publish_folder(
     folder: Path,
     content: dict,
-    repo_id: str,
+    hub: dict[str, str],
     token: str | None = None,
-    license: str = "unknown",
-    say: Callable[[str], None] = print,
-    pauses: tuple[float, ...] = PAUSES,
+    log: Callable[[str], None] = print,
+    retry_delays: tuple[float, ...] = RETRY_DELAYS,
 ):
     """
     Publish every finished student of a folder that is not on the Hub yet, and then its newest card.
 
+    Args:
+        folder (`Path`): The output folder of a chain.
+        content (`dict`): What its `chain.json` holds.
+        hub (`dict[str, str]`): The repository and the license of the cards, see [`open_repository`].
+        token (`str`, *optional*): Defaults to `HF_TOKEN` or the stored login.
+        log (`Callable`): Is given one line about each student published and each failure.
+        retry_delays (`tuple[float, ...]`): Seconds between attempts.
+
     Raises:
         [`PublishError`]: If something is not on the Hub in the end.
     """
-    publication = Publication(folder, content, repo_id, token, license, say, pauses)
+    publication = Publication(folder, hub["repo_id"], token, log, retry_delays)
     for stage in list_students(content):
-        publication.add(stage["name"], stage["num_inference_steps"])
-    publication.start()
+        publication.add(stage["name"], str(make_card(folder, content, stage["num_inference_steps"], **hub)))
     publication.close()
-    with TemporaryDirectory() as temporary:
-        for name in (p for p in PICTURES if (folder / p).exists()):
-            shutil.copyfile(folder / name, Path(temporary, name))
-        Path(temporary, "README.md").write_text(str(make_card(folder, content, None, repo_id, license)))
-        api = publication.publisher.api
-        try:
-            with_retries(lambda: refresh_card(api, repo_id, Path(temporary)), time.sleep, say, pauses)
-        except Exception as error:
-            raise PublishError(f"the model card is not on the Hub: {describe(error)}") from error
+    newest = read_card_files(folder, str(make_card(folder, content, **hub)))
+    message = "Update the model card"
+    try:
+        retry(lambda: commit_files(publication.api, hub["repo_id"], newest, message), log, retry_delays)
+    except Exception as error:
+        raise PublishError(f"the model card is not on the Hub: {describe(error)}") from error
 
 
-def write_card(folder: Path, content: dict) -> Path:
+def write_card(folder: Path, content: dict, steps: int | None = None) -> str:
     """
-    Write the card of a folder's last student as its README.md. One that this function did not write is kept under
-    another name.
+    Write the card of a student, by default the last one, as the README.md of its chain's folder. One that this
+    function did not write is kept under another name.
+
+    Returns:
+        `str`: The card.
     """
-    hub = content.get("hub") or {}
-    text = str(make_card(folder, content, None, hub.get("repo_id"), hub.get("license", "unknown")))
-    path = folder / "README.md"
+    text = str(make_card(folder, content, steps, **content.get("hub", {})))
+    path = folder / CARD_NAME
     if path.exists() and not is_untouched(path.read_text(encoding="utf-8", errors="replace")):
         number = 1
         while (kept := folder / f"README.{number}.md").exists():
@@ -108,4 +163,4 @@ def write_card(folder: Path, content: dict) -> Path:
         with writing(kept):
             put_in_place(path, kept)
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return path
+    return text

@@ -81,9 +81,7 @@ def distill(config: DistillationConfig) -> Path:
         if record.finished:
             run.accelerator.print(f"the chain in {folder} is finished already: {', '.join(s.name for s in plan)}")
             if hub:
-                publish_folder(
-                    folder, with_students(folder, record.content), hub["repo_id"], config.hub_token, hub["license"]
-                )
+                publish_folder(folder, with_students(folder, record.content), hub, config.hub_token)
         else:
             run_chain(run, plan, record, hub)
     return folder
@@ -99,7 +97,7 @@ def run_chain(run: Run, plan: list[Stage], record: Record, hub: dict | None):
             hardware = describe_hardware(run.accelerator)
             record.update(about=about, hardware=hardware, **({"hub": hub} if hub else {}))
         start_trackers(run.accelerator, record.content["settings"])
-        publication = start_publication(run, plan, record, hub) if hub else None
+        publication = Publication(record.folder, hub["repo_id"], run.config.hub_token, tqdm.write) if hub else None
         try:
             train_chain(run, plan, record, publication, stop)
             # Still in here, so that no signal falls between the training and the wait for what is to be published.
@@ -158,9 +156,9 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
                 stop.stop()
         monitor.paused += report.add_student(stage, pipeline)
         if run.is_main and stage.name != CONVERSION_STAGE:
-            write_card(record.folder, record.content)
-        if publication is not None and stage.name != CONVERSION_STAGE:
-            publication.add(stage.name, stage.number)
+            card = write_card(record.folder, record.content, stage.number)
+            if publication is not None:
+                publication.add(stage.name, card)
         accelerator.wait_for_everyone()
     if run.is_main:
         report.finish()
@@ -174,24 +172,7 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
 def open_hub(config: DistillationConfig) -> dict:
     """The repository of the run; a token that may not write to it is refused here, before any training."""
     name = config.hub_model_id or Path(config.output_dir).resolve().name
-    repo_id = open_repository(name, config.hub_token, config.hub_private_repo, config.hub_license)
-    return {"repo_id": repo_id, "license": config.hub_license}
-
-
-def start_publication(run: Run, plan: list[Stage], record: Record, hub: dict) -> Publication:
-    """The background publisher, which begins with what an earlier try at the run left; in the order of the chain."""
-    config = run.config
-    publication = Publication(
-        record.folder, record.content, hub["repo_id"], config.hub_token, hub["license"], tqdm.write
-    )
-    measured = (record.content.get("evaluation") or {}).get("students", {})
-    for stage in plan:
-        if stage.name == CONVERSION_STAGE:
-            continue
-        if record.stage(stage.name) and (not config.eval_images or str(stage.number) in measured):
-            publication.add(stage.name, stage.number)
-    publication.start()
-    return publication
+    return open_repository(name, config.hub_token, config.hub_private_repo, config.hub_license)
 
 
 def close_publication(publication: Publication, stop: StopRequest):

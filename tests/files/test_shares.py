@@ -17,7 +17,6 @@ from diffusers_progdistill.commands.parsing import run
 from diffusers_progdistill.disk import flush, flush_tree, replace_file, replace_folder, write_json
 from diffusers_progdistill.errors import DiskError, InputError
 from diffusers_progdistill.evaluation.cache import cached, stored
-from diffusers_progdistill.hub.publisher import link_or_copy
 from diffusers_progdistill.record import only_process_in
 
 
@@ -119,15 +118,6 @@ def test_a_lock_whose_file_cannot_be_made_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", refusing(errno.EACCES, lambda path, *rest: str(path).endswith(".lock"), real))
     with pytest.raises(DiskError, match="Permission denied"), only_process_in(tmp_path):
         pass
-
-
-@pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS])
-def test_hard_links_times_and_rights_that_are_not_there(number, tmp_path, monkeypatch):
-    (tmp_path / "a").write_text("content")
-    for call in ("link", "chmod", "utime"):
-        monkeypatch.setattr(os, call, refusing(number))
-    link_or_copy(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "b").read_text() == "content"
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EBUSY, errno.ENOSYS])

@@ -14,9 +14,8 @@ from helpers.processes import command, run, start, wait_for
 from diffusers_progdistill import ProgressiveDistillationPipeline
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import PublishError
-from diffusers_progdistill.hub import folder as hub_folder
-from diffusers_progdistill.hub.folder import publish_folder
-from diffusers_progdistill.hub.upload import with_retries
+from diffusers_progdistill.hub.folder import Publication, publish_folder
+from diffusers_progdistill.hub.retries import retry
 from diffusers_progdistill.record import read_finished
 
 
@@ -24,7 +23,7 @@ MODEL_FILES = {
     *(".gitattributes", "README.md", "model_index.json", "samples.png", "scheduler/scheduler_config.json"),
     *("unet/config.json", "unet/diffusion_pytorch_model.safetensors"),
 }
-NO_PAUSES = (0.05,) * 9
+SHORT_DELAYS = (0.05,) * 9
 
 
 def arguments(teacher, folder, start=8, end=1, *more):
@@ -65,7 +64,6 @@ def assert_complete(hub, folder, repo_id, cache, steps=(4, 2, 1)):
         options = {"cache_dir": cache, "revision": f"steps-{n}"}
         remote = sample_teacher(DiffusionPipeline.from_pretrained(repo_id, **options), n)
         assert torch.equal(remote, sample_teacher(DiffusionPipeline.from_pretrained(folder / f"steps-{n}"), n))
-    assert not (folder / "push-queue").exists()
 
 
 def test_a_chain_pushed_while_it_trains(hub, teacher_folder, tmp_path, capsys):
@@ -91,14 +89,13 @@ def test_publishing_takes_no_time_from_training(hub, chain):
     content = read_finished(chain, "")
     hub.add_repo("me/my-digits")
     hub.gate.clear()
-    publication = hub_folder.Publication(chain, content, "me/my-digits")
-    publication.start()
+    publication = Publication(chain, "me/my-digits")
     for stage in content["stages"]:
-        publication.add(stage["name"], stage["num_inference_steps"])
-    assert publication.publisher.waiting() == [s["name"] for s in content["stages"]]
+        publication.add(stage["name"], "the card")
+    assert list(publication.waiting) == [s["name"] for s in content["stages"]]
     hub.gate.set()
     publication.close()
-    assert publication.publisher.waiting() == []
+    assert not publication.waiting and len(hub.repo("me/my-digits").tags) == len(content["stages"])
 
 
 def test_push_of_a_folder_trained_without_pushing(hub, chain, tmp_path):
@@ -167,13 +164,14 @@ def requests_of_a_push(hub, chain, repo_id):
     return [r for r in hub.requests if "agent-harness" not in r[1]]
 
 
-def one_student(hub, chain, repo_id, pauses=NO_PAUSES):
+def one_student(hub, chain, repo_id, retry_delays=SHORT_DELAYS):
     content = read_finished(chain, "")
     content["stages"] = content["stages"][:1]
     hub.add_repo(repo_id)
     hub.stored.clear()
     hub.requests.clear()
-    publish_folder(chain, content, repo_id, pauses=pauses, say=lambda line: None)
+    hub_of_run = {"repo_id": repo_id, "license": "unknown"}
+    publish_folder(chain, content, hub_of_run, log=lambda line: None, retry_delays=retry_delays)
 
 
 FAULTS = {
@@ -186,13 +184,13 @@ FAULTS = {
 }
 
 
-def try_every_request(hub, chain, fault, pauses=NO_PAUSES):
+def try_every_request(hub, chain, fault, retry_delays=SHORT_DELAYS):
     requests = requests_of_a_push(hub, chain, "me/clean")
     assert any("/commit/" in path for _, path in requests) and any("/tag/" in path for _, path in requests)
     for k in range(len(requests)):
         hub.faults.clear()
         hub.fail(None, "^(?!/api/agent)", skip=k, **FAULTS[fault])
-        one_student(hub, chain, f"me/number-{k}", pauses)
+        one_student(hub, chain, f"me/number-{k}", retry_delays)
         assert hub.faults[0].fired, "the fault did not happen"
         repo = hub.repo(f"me/number-{k}")
         assert [c.title for c in repo.commits] == ["initial commit", "Student of steps 4"], requests[k]
@@ -233,7 +231,7 @@ def test_a_whole_chain_through_a_fault(hub, teacher_folder, tmp_path, fault):
 
 
 def test_retries_end_and_respect_retry_after():
-    pauses, calls = [], []
+    delays, calls = [], []
 
     class Answer:
         status_code, headers = 429, {"Retry-After": "7"}
@@ -246,8 +244,11 @@ def test_retries_end_and_respect_retry_after():
         raise Busy
 
     with pytest.raises(Busy):
-        with_retries(always_busy, pauses.append, lambda line: None, (1, 10))
-    assert len(calls) == 3 and pauses == [7, 10]
+        retry(always_busy, lambda line: None, (1, 10), delays.append)
+    assert len(calls) == 3 and delays == [7, 10]
+    with pytest.raises(Busy):
+        retry(always_busy, lambda line: None, (1, 10), lambda seconds: True)
+    assert len(calls) == 4, "whoever waits may give up"
 
 
 def test_killed_during_an_upload(hub, teacher_folder, tmp_path):
@@ -255,7 +256,8 @@ def test_killed_during_an_upload(hub, teacher_folder, tmp_path):
     process = start(command(*argv))
     assert wait_for(lambda: any("/preupload/" in path for _, path in hub.requests), process)
     hub.gate.clear()
-    assert wait_for(lambda: (tmp_path / "run" / "push-queue" / "steps-1").exists(), process)
+    record = tmp_path / "run" / "chain.json"
+    assert wait_for(lambda: '"finished": true' in record.read_text(), process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -282,12 +284,10 @@ def test_the_token_is_nowhere(hub, teacher_folder, tmp_path, monkeypatch):
 
 
 def test_a_publisher_that_is_left_in_time(hub, chain):
-    content = read_finished(chain, "")
     hub.add_repo("me/digits")
     hub.fail("POST", "/commit/", 500, times=1000)
-    publication = hub_folder.Publication(chain, content, "me/digits", say=lambda line: None)
-    publication.add("steps-4", 4)
-    publication.start()
+    publication = Publication(chain, "me/digits", log=lambda line: None)
+    publication.add("steps-4", "the card")
     end = time.monotonic() + 0.2
     with pytest.raises(PublishError, match="steps-4"):
         publication.close(lambda: max(0.0, end - time.monotonic()))
@@ -299,11 +299,10 @@ def test_no_path_of_this_machine_is_published(hub, chain):
         assert b"/tmp" not in file.content and b"/root" not in file.content and b"/home" not in file.content, path
 
 
-def test_what_waits_from_an_earlier_run_does_not_come_first(hub, chain, tmp_path):
-    """A queue that holds only a late student, and a repository that holds nothing."""
-    content = read_finished(chain, "")
-    late = hub_folder.Publication(chain, content, "me/elsewhere")
-    late.add("steps-1", 1)
+def test_a_push_to_another_repository_after_one_that_failed(hub, chain, tmp_path):
+    """Nothing of the first is left over: all students come, in order, and the cards name the second."""
+    hub.fail("POST", "/commit/", 403)
+    assert main(["push", str(chain), "--hub_model_id", "me/elsewhere"]) == 3
     assert main(["push", str(chain), "--hub_model_id", "me/digits"]) == 0
     assert_complete(hub, chain, "me/digits", tmp_path / "cache")
     assert "me/elsewhere" not in hub.repo("me/digits").head.files["README.md"].content.decode()
