@@ -42,6 +42,7 @@ def main():
     update()
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(accelerator, Path(folder), "steps-8", 2)
+        checkpoints.attach({"model": model}, {"model": optimizer}, {"model": ema})
         saves, updates = [], []
         for k in range(1, 11):
             began = time.perf_counter()
@@ -49,7 +50,7 @@ def main():
                 update()
             updates.append((time.perf_counter() - began) / UPDATES)
             began = time.perf_counter()
-            checkpoints.save(k, {"seconds": 0.0, "mean_loss": 0.0, "health": [[0.0] * 5]}, ema)
+            checkpoints.save(k, {"seconds": 0.0, "mean_loss": 0.0, "health": [[0.0] * 5]})
             saves.append(time.perf_counter() - began)
     save, update = statistics.median(saves), statistics.median(updates)
     low, high = 1000 * min(saves), 1000 * max(saves)

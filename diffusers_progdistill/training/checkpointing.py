@@ -1,11 +1,10 @@
 """
 Checkpoints of the stage that is being trained.
 
-A checkpoint is a folder `checkpoints/STAGE-UPDATE` that accelerate's `save_state` fills (or, where parameters are
-sharded, [`save_whole`]), with `state.json` and
-`ema.safetensors` of our own and a manifest of checksums, which is written last. It is made under a temporary name,
-flushed to disk and renamed: it is there whole or not at all. What is read is checked against the manifest first, and
-nothing in it can run code: tensors are safetensors, the optimizer's state is unpickled with `weights_only`.
+A checkpoint is a folder `checkpoints/STAGE-UPDATE`. It holds the whole tensors of each network, average and optimizer
+as safetensors, however many processes share them, all else in `state.json`, and a manifest of checksums. It is made
+under a temporary name, flushed to disk and renamed: it is there whole or not at all. What is read is checked against
+the manifest first, and nothing in it can run code.
 """
 
 import hashlib
@@ -15,50 +14,47 @@ import shutil
 from pathlib import Path
 
 import torch
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 from ..disk import replace_folder, writing
 from ..errors import InputError, describe_reason
 from .loss_scale import read_scale, restore_scale
-from .sharding import GROUPS_NAME, fill, load_whole, save_whole, whole
+from .sharding import place, whole
 
 
-MANIFEST_NAME = "manifest.json"
-STATE_NAME, EMA_NAME = "state.json", "ema.safetensors"
+MANIFEST_NAME, STATE_NAME = "manifest.json", "state.json"
 
 
 class Damaged(Exception):
     """A checkpoint that is not what was written."""
 
 
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_manifest(folder: Path):
     """Names, sizes and checksums of all files of a folder, in `manifest.json`."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    entries = {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": sha256(p)} for p in files}
+    entries = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST_NAME).write_text(json.dumps({"files": entries}, indent=2), encoding="utf-8")
 
 
-def check_manifest(folder: Path):
-    """Raise [`Damaged`] unless a folder holds exactly the files of its manifest."""
-    try:
-        entries = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
-        paths = [p for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()]
-        found = {p.relative_to(folder).as_posix(): p for p in paths if p.name != MANIFEST_NAME}
-        for name in sorted({*entries, *found}):
-            path = found.get(name)
-            if path is None or name not in entries:
-                raise Damaged(f"{name} is {'missing' if path is None else 'not one of its files'}")
-            if path.is_symlink():
-                raise Damaged(f"{name} is a symbolic link")
-            if path.stat().st_size != entries[name]["size"] or sha256(path) != entries[name]["sha256"]:
-                raise Damaged(f"{name} has been changed")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{MANIFEST_NAME} cannot be read") from error
+def describe_file(path: Path) -> dict:
+    """The size and the checksum of a file."""
+    with open(path, "rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def check_manifest(folder: Path, names: set[str]):
+    """Raise [`Damaged`] unless a folder holds files of these names alone, as its manifest describes them."""
+    found = {path.name: path for path in folder.iterdir()}
+    for name in sorted(names ^ found.keys()):
+        raise Damaged(f"{name} is {'missing' if name in names else 'not one of its files'}")
+    if links := [name for name, path in found.items() if path.is_symlink()]:
+        raise Damaged(f"{links[0]} is a symbolic link")
+    entries = json.loads(found.pop(MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
+    if entries.keys() != found.keys():
+        raise Damaged(f"{MANIFEST_NAME} names other files")
+    for name, path in found.items():
+        if describe_file(path) != entries[name]:
+            raise Damaged(f"{name} has been changed")
 
 
 class Checkpoints:
@@ -66,7 +62,7 @@ class Checkpoints:
     The checkpoints of one stage.
 
     Args:
-        accelerator ([`~accelerate.Accelerator`]): It saves and loads what it has prepared.
+        accelerator ([`~accelerate.Accelerator`]): Its processes write and read together; its loss scale is kept.
         folder (`Path`): The output folder.
         stage (`str`): The stage's name.
         total_limit (`int`, *optional*): How many are kept, the newest ones. Default: all.
@@ -76,11 +72,17 @@ class Checkpoints:
     def __init__(self, accelerator, folder: Path, stage: str, total_limit: int | None = None, wanted: str = "latest"):
         self.accelerator, self.folder, self.stage = accelerator, folder / "checkpoints", stage
         self.total_limit, self.wanted = total_limit, wanted
-        self.model = self.optimizer = None
+        self.modules, self.optimizers, self.averages = {}, {}, {}
 
-    def attach(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer):
-        """Name the prepared model, unwrapped, and its optimizer."""
-        self.model, self.optimizer = model, optimizer
+    def attach(
+        self,
+        modules: dict[str, torch.nn.Module],
+        optimizers: dict[str, torch.optim.Optimizer],
+        averages: dict[str, EMAModel],
+    ):
+        """Name what a checkpoint holds, prepared or not. All of it is written, and brought back, by its name."""
+        self.modules = {k: self.accelerator.unwrap_model(m, keep_torch_compile=False) for k, m in modules.items()}
+        self.optimizers, self.averages = optimizers, averages
 
     def paths(self) -> list[Path]:
         """Complete checkpoints of this stage, the newest first. (A temporary name is not one.)"""
@@ -88,65 +90,65 @@ class Checkpoints:
         found = self.folder.iterdir() if self.folder.is_dir() else []
         return sorted((p for p in found if pattern.fullmatch(p.name)), reverse=True)
 
-    def save(self, update: int, state: dict, ema=None):
+    def save(self, update: int, state: dict):
         """
         Write a checkpoint; called by all processes.
 
         Args:
             update (`int`): Number of updates done.
             state (`dict`): JSON values that come back from [`Checkpoints.load`].
-            ema ([`~diffusers.training_utils.EMAModel`], *optional*): Its average is saved too.
         """
-        accelerator = self.accelerator
-        final, scale = self.folder / f"{self.stage}-{update:08d}", read_scale(accelerator)
-
-        def write(temporary: Path):
-            accelerator.wait_for_everyone()
-            self._write_state(temporary)
-            # Nothing here depends on the state of a random generator, and these files would have to be unpickled.
-            (temporary / f"random_states_{accelerator.process_index}.pkl").unlink(missing_ok=True)
-            average = {} if ema is None else {f"{k:06d}": whole(p) for k, p in enumerate(ema.shadow_params)}
-            accelerator.wait_for_everyone()
-            if accelerator.is_main_process:
-                if ema is not None:
-                    save_file({k: p.contiguous() for k, p in average.items()}, temporary / EMA_NAME)
-                text = json.dumps({"stage": self.stage, "update": update, "loss_scale": scale, **state})
-                (temporary / STATE_NAME).write_text(text, encoding="utf-8")
-                write_manifest(temporary)
-
-        if accelerator.is_main_process:
+        state = {
+            "stage": self.stage,
+            "update": update,
+            "loss_scale": read_scale(self.accelerator),
+            "averaged": {name: average.optimization_step for name, average in self.averages.items()},
+            "groups": {name: optimizer.state_dict()["param_groups"] for name, optimizer in self.optimizers.items()},
+            **state,
+        }
+        if self.accelerator.is_main_process:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-            replace_folder(final, write)
-            self._prune()
+            replace_folder(self.folder / f"{self.stage}-{update:08d}", lambda temporary: self._write(temporary, state))
+            self._delete(self.paths()[self.total_limit :] if self.total_limit else [])
+            self._delete(self.folder.glob(".*.tmp"))
         else:
-            write(final.with_name(f".{final.name}.tmp"))
-        accelerator.wait_for_everyone()
+            for tensors in self._tensors().values():
+                gather(tensors, keep=False)
+        self.accelerator.wait_for_everyone()
 
-    def _write_state(self, folder: Path):
-        if self.accelerator.is_fsdp2:
-            # accelerate's own form of it has pickled parts.
-            save_whole(self.accelerator, self.model, self.optimizer, folder)
-        else:
-            self.accelerator.save_state(str(folder))
+    def _write(self, folder: Path, state: dict):
+        folder.mkdir()
+        for name, tensors in self._tensors().items():
+            save_file(gather(tensors, keep=True), folder / name)
+        (folder / STATE_NAME).write_text(json.dumps(state), encoding="utf-8")
+        write_manifest(folder)
 
-    def _prune(self):
-        """Delete the oldest ones over the limit. The newest was renamed into place just now, so it is whole."""
-        for path in self.paths()[self.total_limit or None :]:
-            shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob(".*.tmp"):
-            shutil.rmtree(path, ignore_errors=True)
+    def _weights(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The tensors of the networks' and averages' files, those of sharded parameters as they are held here."""
+        return {
+            **{f"{name}.safetensors": module.state_dict() for name, module in self.modules.items()},
+            **{f"{name}.average.safetensors": read_average(average) for name, average in self.averages.items()},
+        }
+
+    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The tensors of all files."""
+        moments = {f"{name}.optimizer.safetensors": read_moments(value) for name, value in self.optimizers.items()}
+        return {**self._weights(), **moments}
 
     def clear(self):
         """Delete the checkpoints of this stage, when its student is complete on disk."""
-        for path in self.paths():
-            shutil.rmtree(path, ignore_errors=True)
+        self._delete(self.paths())
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def load(self, ema=None) -> dict | None:
+    def _delete(self, paths):
+        for path in paths:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def load(self) -> dict | None:
         """
-        Bring the attached model and optimizer, `ema` and the loss scale to the newest checkpoint that is whole.
+        Bring all that is attached, and the loss scale, to the newest checkpoint that is whole; called by all.
 
         Returns:
             `dict` or `None`: Its state with `"update"`; `None` if there is no usable checkpoint.
@@ -154,66 +156,106 @@ class Checkpoints:
         Raises:
             [`InputError`]: If one was asked for by name and is not there or not usable.
         """
-        candidates = self._candidates()
-        if not candidates:
-            return None
-        initial = {k: v.clone() for k, v in self.model.state_dict().items()}
-        for path in candidates:
-            state, reason = None, ""
+        accelerator = self.accelerator
+        paths = [path for path in self.paths() if self.wanted == "latest" or path.name == Path(self.wanted).name]
+        for path in paths:
+            reason = "another process cannot read it"
             try:
-                state = self._load_one(path, ema)
+                state, tensors = self._read(path)
             except Exception as error:  # a damaged or hostile file may raise anything; that is why it is not used
                 reason = describe_reason(error)
-            if self._all_agree(state is not None):
+                accelerator.set_trigger()
+            if not accelerator.check_trigger():
+                self._restore(state, tensors)
                 self._forget_after(path)
-                self.accelerator.print(f"{self.stage}: going on from checkpoint {path.name}")
+                accelerator.print(f"{self.stage}: going on from checkpoint {path.name}")
                 return state
-            self.accelerator.print(
-                f"{self.stage}: checkpoint {path.name} is not used: {reason or 'see other process'}"
-            )
+            accelerator.print(f"{self.stage}: checkpoint {path.name} is not used: {reason}")
             if self.wanted != "latest":
                 raise InputError(f"--resume_from_checkpoint {self.wanted} cannot be used: {reason}")
-            self.model.load_state_dict(initial)
-        self.accelerator.print(f"{self.stage}: no usable checkpoint; starting the stage again")
-        self._forget_after(None)
+        if paths:
+            accelerator.print(f"{self.stage}: no usable checkpoint; starting the stage again")
+            self._forget_after(None)
         return None
 
     def _forget_after(self, path: Path | None):
         """Delete those after the one that was loaded: the run will write them again, and they must not seem newest."""
         if self.accelerator.is_main_process:
-            for other in self.paths():
-                if path is None or other.name > path.name:
-                    shutil.rmtree(other, ignore_errors=True)
+            self._delete([other for other in self.paths() if path is None or other.name > path.name])
         self.accelerator.wait_for_everyone()
 
-    def _candidates(self) -> list[Path]:
-        paths = self.paths()
-        if self.wanted != "latest":
-            paths = [p for p in paths if p.name == Path(self.wanted).name]
-        return paths
-
-    def _load_one(self, path: Path, ema) -> dict:
-        check_manifest(path)
-        if pickles := [p.name for p in path.glob("random_states*")]:
-            raise Damaged(f"{pickles[0]} is a pickled random state, which no checkpoint of ours holds")
+    def _read(self, path: Path) -> tuple[dict, dict[str, dict[str, torch.Tensor]]]:
+        """The state and the tensors of a checkpoint, checked; nothing has changed yet."""
+        own = self._tensors()
+        check_manifest(path, {*own, STATE_NAME, MANIFEST_NAME})
         state = json.loads((path / STATE_NAME).read_text(encoding="utf-8"))
         if state["stage"] != self.stage or f"{self.stage}-{state['update']:08d}" != path.name:
             raise Damaged(f"{STATE_NAME} belongs to another checkpoint")
-        average = load_file(path / EMA_NAME) if ema is not None else {}
-        if (path / GROUPS_NAME).exists():
-            load_whole(self.model, self.optimizer, path)
-        else:
-            self.accelerator.load_state(str(path))
-        restore_scale(self.accelerator, state.get("loss_scale"))
-        if ema is not None:
-            tensors = [average[name] for name in sorted(average)]
-            if [t.shape for t in tensors] != [p.shape for p in ema.shadow_params]:
-                raise Damaged(f"{EMA_NAME} does not fit the model")
-            for own, saved in zip(ema.shadow_params, tensors):
-                fill(own, saved)
-            ema.optimization_step = state["update"]
-        return state
+        tensors = {name: load_file(path / name) for name in own}
+        for name, expected in own.items():
+            shapes = {key: tensor.shape for key, tensor in tensors[name].items()}
+            # Before its first update an optimizer has no moments.
+            if expected and shapes != {key: tensor.shape for key, tensor in expected.items()}:
+                raise Damaged(f"{name} does not fit")
+        for name, optimizer in self.optimizers.items():
+            check_moments(optimizer, state["groups"][name], tensors[f"{name}.optimizer.safetensors"])
+        return state, tensors
 
-    def _all_agree(self, mine: bool) -> bool:
-        flag = torch.tensor(float(mine), device=self.accelerator.device)
-        return self.accelerator.reduce(flag, "sum").item() == self.accelerator.num_processes
+    @torch.no_grad()
+    def _restore(self, state: dict, tensors: dict[str, dict[str, torch.Tensor]]):
+        for name, weights in self._weights().items():
+            for key, own in weights.items():
+                own.copy_(place(tensors[name][key], own))
+        for name, average in self.averages.items():
+            average.optimization_step = state["averaged"][name]
+        for name, optimizer in self.optimizers.items():
+            restore_moments(optimizer, state["groups"][name], tensors[f"{name}.optimizer.safetensors"])
+        restore_scale(self.accelerator, state["loss_scale"])
+
+
+def gather(tensors: dict[str, torch.Tensor], keep: bool) -> dict[str, torch.Tensor]:
+    """Copies of the whole tensors where they are to be kept; called by all processes."""
+    copies = {}
+    for name, tensor in tensors.items():
+        # One at a time, so that no device holds more than one whole tensor.
+        tensor = whole(tensor)
+        if keep:
+            copies[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    return copies
+
+
+def read_average(average: EMAModel) -> dict[str, torch.Tensor]:
+    """The tensors of an average by their positions."""
+    return {str(position): tensor for position, tensor in enumerate(average.shadow_params)}
+
+
+def read_moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What an optimizer knows of each parameter, as `POSITION.NAME`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{k}.{name}": v for k, values in state.items() for name, v in values.items() if torch.is_tensor(v)}
+
+
+def list_parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    """The parameters of an optimizer in the order of their positions."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def check_moments(optimizer: torch.optim.Optimizer, groups: list[dict], moments: dict[str, torch.Tensor]):
+    """Raise [`Damaged`] unless they are those of an optimizer's parameters."""
+    parameters = list_parameters(optimizer)
+    fits = [g["params"] for g in groups] == [g["params"] for g in optimizer.state_dict()["param_groups"]]
+    for key, value in moments.items():
+        fits = fits and value.shape in (parameters[int(key.partition(".")[0])].shape, torch.Size())
+    if not fits:
+        raise Damaged("the state of an optimizer does not fit")
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, groups: list[dict], moments: dict[str, torch.Tensor]):
+    """Bring an optimizer to what [`read_moments`] gave, whole."""
+    parameters, state = list_parameters(optimizer), {}
+    for key, value in moments.items():
+        position, _, name = key.partition(".")
+        parameter = parameters[int(position)]
+        placed = place(value, parameter) if value.shape == parameter.shape else value
+        state.setdefault(int(position), {})[name] = placed
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

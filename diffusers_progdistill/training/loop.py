@@ -98,8 +98,8 @@ def train_stage(
     ema = None if ema_decay is None else WeightAverage(parameters, decay=ema_decay)
     saved, first, seconds_before, mean_loss = None, 0, 0.0, None
     if checkpoints is not None:
-        checkpoints.attach(accelerator.unwrap_model(wrapped), adam)
-        saved = checkpoints.load(ema)
+        checkpoints.attach({"model": wrapped}, {"model": optimizer}, {} if ema is None else {"model": ema})
+        saved = checkpoints.load()
     if saved is not None:
         first, seconds_before, mean_loss = saved["update"], saved["seconds"], saved["mean_loss"]
         health.restore(saved["health"])
@@ -139,7 +139,7 @@ def train_stage(
         if checkpoints is not None and done < stage.updates and (to_stop or done % config.checkpointing_steps == 0):
             seconds = seconds_before + time.perf_counter() - began
             state = {"seconds": seconds, "mean_loss": mean_loss, "health": health.values()}
-            checkpoints.save(done, state, ema)
+            checkpoints.save(done, state)
         if to_stop and done < stage.updates:
             stop.stop()
 

@@ -66,7 +66,8 @@ def delete(path):
 )
 def test_each_file_damaged(stopped, tmp_path, teacher_folder, capsys, ways):
     names = sorted(p.name for p in (sorted((stopped[0] / "checkpoints").glob("steps-2-*"))[-1]).iterdir())
-    assert {"model.safetensors", "optimizer.bin", "ema.safetensors", "state.json", "manifest.json"} <= set(names)
+    assert {"state.json", "manifest.json"} <= set(names)
+    assert {f"model{kind}.safetensors" for kind in ("", ".optimizer", ".average")} <= set(names)
     for name in names:
         for way in ways:
             damage = functools.partial(lambda found, way, name: way(found[-1] / name), way=way, name=name)
@@ -77,7 +78,7 @@ def test_each_file_damaged(stopped, tmp_path, teacher_folder, capsys, ways):
 def test_all_damaged_starts_the_stage_again(stopped, tmp_path, teacher_folder, capsys):
     def damage(found):
         for path in found:
-            truncate(path / "optimizer.bin")
+            truncate(path / "model.optimizer.safetensors")
             write_manifest(path)  # even if the checksums are right
 
     assert "starting the stage again" in resume(stopped, tmp_path, teacher_folder, damage, capsys)

@@ -8,23 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from helpers.networks import tiny_unet
 from helpers.systems import chain_config, chain_words, read_record
 from safetensors.torch import load_file
 
 from diffusers_progdistill.training.average import WeightAverage
 from diffusers_progdistill.training.chain import distill
+from diffusers_progdistill.training.checkpointing import Checkpoints
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.optimizer import make_optimizer
-from diffusers_progdistill.training.sharding import load_whole, save_whole
 
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "sharded_run.py"
 OPTIONS = {"updates_per_stage": 2, "use_ema": True, "checkpointing_steps": 2, "logging_steps": 2}
-
-
-class OneProcess:
-    is_main_process = True
 
 
 def test_whole_checkpoints_bring_back_weights_and_moments(tmp_path):
@@ -39,9 +36,12 @@ def test_whole_checkpoints_bring_back_weights_and_moments(tmp_path):
     one, other = tiny_unet(widths=(8,)), tiny_unet(widths=(8,))
     own, others = make_optimizer(config, one), make_optimizer(config, other)
     update(one, own)
-    save_whole(OneProcess, one, own, tmp_path)
-    assert {p.suffix for p in tmp_path.iterdir()} == {".safetensors", ".json"}
-    load_whole(other, others, tmp_path)
+    checkpoints = [Checkpoints(Accelerator(cpu=True), tmp_path, "steps-2") for _ in range(2)]
+    checkpoints[0].attach({"model": one}, {"model": own}, {})
+    checkpoints[0].save(1, {})
+    assert {p.suffix for p in (tmp_path / "checkpoints" / "steps-2-00000001").iterdir()} == {".safetensors", ".json"}
+    checkpoints[1].attach({"model": other}, {"model": others}, {})
+    assert checkpoints[1].load()["update"] == 1
     update(one, own), update(other, others)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
 
