@@ -16,6 +16,8 @@ from .errors import DiskError, InputError
 
 
 RECORD_NAME = "chain.json"
+# Of what a record holds; a run of another format is not resumed.
+FORMAT = 2
 STAGE_NAME = re.compile(r"teacher|steps-[0-9]+")
 # What a crash in the very first write may leave.
 LEFTOVER = f".{RECORD_NAME}.tmp.json"
@@ -51,6 +53,24 @@ def read_content(path: Path) -> dict:
         return content
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise ValueError(f"{path} cannot be read") from error
+
+
+def read_begun(folder: Path) -> dict | None:
+    """
+    The record of the run that an output folder holds, if any.
+
+    Raises:
+        [`InputError`]: If it cannot be read, or an earlier version wrote it.
+    """
+    if not (folder / RECORD_NAME).exists():
+        return None
+    try:
+        content = read_content(folder / RECORD_NAME)
+    except ValueError as error:
+        raise InputError(f"--output_dir {folder}: {error}; give a new folder") from error
+    if content.get("format") != FORMAT:
+        raise InputError(f"--output_dir {folder} holds a run of an earlier version: give a new folder")
+    return content
 
 
 def read_finished(folder: Path, given: str | None) -> dict:
@@ -158,11 +178,9 @@ class Record:
         settings = json.loads(json.dumps(settings))
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output_dir {folder} is a file: give a folder")
-        if self.path.exists():
-            try:
-                self.content = read_content(self.path)
-            except ValueError as error:
-                raise InputError(f"--output_dir {folder}: {error}; give a new folder") from error
+        begun = read_begun(folder)
+        if begun is not None:
+            self.content = begun
             self._compare(settings)
             return
         own_names = (*own_names, LEFTOVER, LOCK_NAME)
@@ -170,7 +188,13 @@ class Record:
             raise InputError(
                 f"--output_dir {folder} holds something else ({', '.join(sorted(foreign)[:3])}): give a new folder"
             )
-        self.content = {"settings": settings, "versions": versions(), "stages": [], "finished": False}
+        self.content = {
+            "format": FORMAT,
+            "settings": settings,
+            "versions": versions(),
+            "stages": [],
+            "finished": False,
+        }
 
     def _compare(self, settings: dict):
         old = self.content["settings"]
@@ -182,9 +206,6 @@ class Record:
                 )
             # The same teacher, wherever it lies by now.
             old = self.content["settings"] = {**old, **{k: settings[k] for k in TEACHER_PLACE if k in settings}}
-        else:
-            # A run of before there were keys knows its teacher by its path.
-            settings = {k: v for k, v in settings.items() if k != TEACHER_KEY}
         changed = [
             f"--{k} {old.get(k)} -> {settings.get(k)}"
             for k in sorted({*old, *settings})

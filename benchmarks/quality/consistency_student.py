@@ -31,7 +31,6 @@ from diffusers_progdistill.processes.betas import add_noise, cosine_angle, time_
 from diffusers_progdistill.processes.prediction import to_sample
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.network import student_network
-from diffusers_progdistill.training.recipes import settle
 from diffusers_progdistill.training.run import open_run, run_alone
 from diffusers_progdistill.training.stages import Examples, Objective, Stage
 
@@ -110,7 +109,7 @@ class ConsistencyPipeline(ProgressiveDistillationPipeline):
 
 def train(config: DistillationConfig, forward_passes: int):
     """Train the student into the output folder; a run that was stopped goes on."""
-    run = open_run(settle(config))
+    run = open_run(config)
     teacher = run.teacher.pipeline
     student = student_network(teacher.unet)
     num_train = teacher.scheduler.config.num_train_timesteps

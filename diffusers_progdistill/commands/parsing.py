@@ -1,12 +1,13 @@
 """Command lines and YAML files into config dataclasses: one parser checks both, errors are one line."""
 
 import argparse
+import copy
 import difflib
 import errno
 import re
 import sys
 from dataclasses import fields
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from transformers.hf_argparser import HfArgumentParser
 
@@ -41,7 +42,7 @@ class OneLineParser(HfArgumentParser):
         super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
         # Switches that may be left open get the counterpart that the parent class gives to those that are on.
         for one in fields(dataclass_types):
-            if one.metadata.get("const") is True:
+            if one.default is None and bool in get_args(one.type):
                 names = f"--no_{one.name}", f"--no-{one.name.replace('_', '-')}"
                 self.add_argument(
                     *names, dest=one.name, action="store_false", default=None, help=f"Set --{one.name} to false."
@@ -51,6 +52,15 @@ class OneLineParser(HfArgumentParser):
             action.type = words.of_action(action) or action.type
             action.metavar = f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.metavar
             action.choices = None if action.choices else action.choices
+
+    @staticmethod
+    def _parse_dataclass_field(parser, one):
+        # The parent hands all of the metadata to argparse.
+        one = copy.copy(one)
+        one.metadata = {"help": one.metadata["help"]}
+        if one.default is None and bool in get_args(one.type):
+            one.metadata |= {"nargs": "?", "const": True}
+        HfArgumentParser._parse_dataclass_field(parser, one)
 
     def error(self, message) -> NoReturn:
         if unknown := re.match(r"unrecognized arguments: (\S+)", message):

@@ -24,7 +24,7 @@ from .monitor import Monitor
 from .network import student_network
 from .plan import CONVERSION_STAGE, build_plan, print_plan
 from .pretrained import Teacher
-from .recipes import about_recipe, settle
+from .recipes import about_recipe
 from .report import Report
 from .run import Run, open_run
 from .saturation import describe_saturation, share_of_data
@@ -56,8 +56,7 @@ def distill(config: DistillationConfig) -> Path:
         [`PublishError`]: If everything was trained, but something is not on the Hub.
         [`StoppedBySignal`]: After SIGTERM or SIGINT, when a checkpoint is written.
     """
-    given, run = config, open_run(settle(config))
-    resolve_start(run)
+    given, run = config, resolve_start(open_run(config))
     config = run.config
     tell_method(run, given)
     check_steps(config, run.teacher)

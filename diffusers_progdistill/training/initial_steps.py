@@ -10,12 +10,11 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
-from ..errors import InputError
 from ..evaluation.sampling import draw_noise
 from ..processes.betas import cosine_angle
 from ..processes.solvers import DDIMStep
 from ..processes.targets import TargetGrid, teacher_target
-from ..record import RECORD_NAME, read_content
+from ..record import read_begun
 from .config import DistillationConfig
 from .recipes import describe_recipe, doubled, paper_start
 from .run import Run
@@ -33,16 +32,16 @@ TOLERANCE = 5e-4
 DRY_RUN_SECONDS = 60.0
 
 
-def resolve_start(run: Run):
+def resolve_start(run: Run) -> Run:
     """
-    Put a number of steps in place of `--start_steps auto`: what the teacher or the run began with, what the recipe
-    says, or else what is measured. The run's own copy of the options gets it.
+    The run with a number of steps in place of `--start_steps auto`: what the teacher or the run began with, what the
+    recipe says, or else what is measured.
     """
-    config = run.config
-    if isinstance(config.start_steps, int):
-        return
-    run.config = dataclasses.replace(config, start_steps=steps_to_start(run))
-    run.config.check()
+    if isinstance(run.config.start_steps, int):
+        return run
+    config = dataclasses.replace(run.config, start_steps=steps_to_start(run))
+    config.check_steps()
+    return dataclasses.replace(run, config=config.freeze())
 
 
 def steps_to_start(run: Run) -> int:
@@ -53,7 +52,8 @@ def steps_to_start(run: Run) -> int:
         run.accelerator.print(f"--start_steps auto is {trained}, which the teacher was distilled for")
         tell_flags(run, trained)
         return trained
-    if (begun := read_begun_steps(Path(config.output_dir) / RECORD_NAME)) is not None:
+    if (begun := read_begun(Path(config.output_dir))) and "start_steps" in begun["settings"]:
+        begun = begun["settings"]["start_steps"]
         run.accelerator.print(f"--start_steps auto is {begun}, which the run began with")
         tell_flags(run, begun, solver)
         return begun
@@ -88,21 +88,10 @@ def tell_flags(run: Run, steps: int, solver: str | None = None):
 
 def tell_method(run: Run, given: DistillationConfig):
     """Say what the run does, and which of the given options does nothing."""
-    is_student = run.teacher.pipeline.num_trained_steps is not None
-    run.accelerator.print(describe_recipe(run.config, is_student))
-    if is_student and given.teacher_solver is not None:
+    run.accelerator.print(describe_recipe(run.config))
+    if run.config.teacher_solver is None and given.teacher_solver is not None:
         why = "the teacher is a student, whose steps are taken as they are"
         run.accelerator.print(f"--teacher_solver {given.teacher_solver} changes nothing: {why}")
-
-
-def read_begun_steps(path: Path) -> int | None:
-    """The steps that a record says its run began with."""
-    if not path.exists():
-        return None
-    try:
-        return read_content(path)["settings"].get("start_steps")
-    except ValueError as error:
-        raise InputError(str(error)) from error
 
 
 def seconds_to_find(run: Run, solver: str) -> float:

@@ -1,23 +1,69 @@
-"""How an option is declared: a dataclass field with the help text that the command line shows."""
+"""How an option is declared: a dataclass field that knows its help text, its valid values and what it changes."""
 
-from dataclasses import field
+import functools
+import types
+from collections.abc import Callable
+from dataclasses import field, fields
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from ..errors import InputError
 
 
-def option(default, help: str, **metadata):
+class Valid(NamedTuple):
+    """The values that an option may have: a test, and what a message says of them."""
+
+    is_right: Callable[[Any], bool]
+    what: str
+
+
+POSITIVE = Valid(lambda value: 0 < value < float("inf"), "a positive number")
+NOT_NEGATIVE = Valid(lambda value: 0 <= value < float("inf"), "zero or a positive number")
+SHARE = Valid(lambda value: 0 <= value < 1, "in [0, 1)")
+
+
+def option(default: Any, help: str, valid: Valid | None = None, affects_weights: bool = True) -> Any:
     """
     A dataclass field for the command line.
 
     Args:
         default (`Any`): The value if the option is not given.
         help (`str`): Its help text.
-        metadata (*optional*): Further arguments of [`~argparse.ArgumentParser.add_argument`].
-
-    Returns:
-        [`~dataclasses.Field`]: The field.
+        valid ([`Valid`], *optional*): The values that it may have. What is `None` by default may also be `None`.
+        affects_weights (`bool`, defaults to `True`): Whether it changes the weights of a run. What does not may differ
+            when an output folder is resumed.
     """
-    return field(default=default, metadata={"help": help, **metadata})
+    return field(default=default, metadata={"help": help, "valid": valid, "affects_weights": affects_weights})
 
 
-def switch(help: str):
-    """A truth value that can also be not given: `--name`, `--name false` and `--no_name` set it, else it is `None`."""
-    return option(None, help, nargs="?", const=True)
+neutral_option = functools.partial(option, affects_weights=False)
+
+
+def find_kind(annotation: Any) -> Any:
+    """The type of an option's value when it is given: `int` of `int | None`."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next(kind for kind in get_args(annotation) if kind is not types.NoneType)
+    return annotation
+
+
+def list_choices(annotation: Any) -> tuple[str, ...]:
+    """The words that an option may be, if it is a choice."""
+    kind = find_kind(annotation)
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def check_values(config):
+    """Raise [`InputError`] for a value that its option cannot have, whatever the other options are."""
+    for one in fields(config):
+        value, choices, valid = getattr(config, one.name), list_choices(one.type), one.metadata["valid"]
+        if value is None and one.default is None:
+            continue
+        if choices:
+            require(config, one.name, value in choices, f"one of {', '.join(choices)}")
+        if valid is not None:
+            require(config, one.name, valid.is_right(value), valid.what)
+
+
+def require(config, name: str, is_right: bool, what: str):
+    """Raise [`InputError`] about an option unless its value is right."""
+    if not is_right:
+        raise InputError(f"--{name} must be {what}, not {getattr(config, name)}")

@@ -1,6 +1,5 @@
 """The teacher that a run is given: loaded, checked, and whether it must be converted before it can be halved."""
 
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,8 +15,6 @@ from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillatio
 from ..processes.conversion import ConversionTeacher
 from .config import ConversionConfig
 
-
-logger = logging.getLogger(__name__)
 
 FLAG = "--pretrained_teacher_model"
 
@@ -62,7 +59,7 @@ class Teacher:
 
 def load_teacher(config: ConversionConfig) -> ProgressiveDistillationPipeline:
     """
-    Load the teacher, and settle in `config`, which is the run's own, what its students predict.
+    Load the teacher.
 
     Raises:
         [`InputError`]: If there is none, it is no `UNet2DModel`, or it can be neither halved nor converted.
@@ -79,24 +76,7 @@ def load_teacher(config: ConversionConfig) -> ProgressiveDistillationPipeline:
     pipeline = load_model(source)
     if pipeline.scheduler.has_stochastic_sampler:
         raise InputError(f"{source.what} was made for the stochastic sampler: give the student that it was made from")
-    resolve_prediction_type(config, pipeline.scheduler)
     return pipeline
-
-
-def resolve_prediction_type(config: ConversionConfig, scheduler):
-    """What the students predict and how errors are weighted, where the options leave it open."""
-    kind, schedule = scheduler.config.prediction_type, scheduler.schedule
-    if kind == "epsilon" and schedule.has_zero_terminal_snr:
-        raise InputError(
-            f"{FLAG} predicts epsilon on a schedule with zero terminal SNR, where epsilon says nothing about the"
-            " image: give a teacher of another prediction type or schedule"
-        )
-    own = kind if schedule.is_canonical and kind != "epsilon" else "v_prediction"
-    config.prediction_type = config.prediction_type or own
-    if config.prediction_type == "epsilon":
-        logger.warning("epsilon says nothing about the image at pure noise: expect bad students of very few steps")
-    default = "snr" if config.prediction_type == "epsilon" else "truncated_snr"
-    config.weighting = config.weighting or default
 
 
 def find_conversion_reasons(config: ConversionConfig, scheduler) -> list[str]:

@@ -3,10 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-from ..errors import InputError
-from ..record import RECORD_NAME, read_content
+from ..record import read_begun
 from .config import DistillationConfig
-from .setup import LATER_OPTIONS
 
 
 # What the paper did (its official configs for distilling). Batch, learning rate and flips go with the data set:
@@ -38,45 +36,24 @@ LEFT_TO_RECIPE = tuple(DEFAULT)
 PAPER_START, PAPER_STARTS = 1024, {"cifar10": 8192, "uoft-cs/cifar10": 8192}
 
 
-def settle(config: DistillationConfig) -> DistillationConfig:
+def settle_recipe(config: DistillationConfig) -> DistillationConfig:
     """
-    A copy of the options with a value for each that was not given: what the run in the output folder began with, if
-    there is one and no recipe is named, else what the recipe says. `start_steps` is left as it is: it may depend on
-    the teacher.
-
-    Args:
-        config ([`DistillationConfig`]): The options as they were given; they are not changed.
-
-    Returns:
-        [`DistillationConfig`]: The copy.
+    A copy of the options with a value for each that the recipe is for: what the run in the output folder began with,
+    if there is one and no recipe is named, else what the recipe says. `start_steps` is left as it is: it may depend
+    on the teacher.
 
     Raises:
-        [`InputError`]: If the recipe is not known, or the folder's record cannot be read.
+        [`InputError`]: If the folder's record cannot be read.
     """
-    config = dataclasses.replace(config)
-    config.check()
-    begun = read_begun(config) if config.recipe is None else None
+    begun = read_begun(Path(config.output_dir)) if config.recipe is None else None
     if begun is None:
         name = config.recipe or "default"
         values = RECIPES[name]
     else:
-        # A record does not name what runs did before there was the option.
-        name, values = begun["about"].get("recipe"), {**LATER_OPTIONS, **begun["settings"]}
-    not_given = [k for k in LEFT_TO_RECIPE if getattr(config, k) in (None, "auto")]
+        # The folder may also hold a teacher, which the settings tell from a chain later.
+        name, values = begun.get("about", {}).get("recipe", "default"), {**DEFAULT, **begun["settings"]}
+    not_given = [k for k in LEFT_TO_RECIPE if getattr(config, k) is None]
     return dataclasses.replace(config, recipe=name, **{k: values[k] for k in not_given})
-
-
-def read_begun(config: DistillationConfig) -> dict | None:
-    """The record of the run that the output folder holds, if any."""
-    path = Path(config.output_dir) / RECORD_NAME
-    if not path.exists():
-        return None
-    try:
-        content = read_content(path)
-    except ValueError as error:
-        raise InputError(f"--output_dir {config.output_dir}: {error}; give a new folder") from error
-    about = content.get("about")
-    return {**content, "about": about if isinstance(about, dict) else {}}
 
 
 def paper_start(config: DistillationConfig) -> int:
@@ -94,32 +71,22 @@ def doubled(end_steps: int, least: int) -> int:
 
 def list_changes(config: DistillationConfig) -> list[str]:
     """The options of a settled config that are not as its recipe says."""
-    values = RECIPES.get(config.recipe, {})
+    values = RECIPES[config.recipe]
     changed = [k for k, value in values.items() if getattr(config, k) not in (None, value)]
     if config.recipe == "paper" and config.start_steps != paper_start(config):
         changed.insert(0, "start_steps")
     return changed
 
 
-def describe_recipe(config: DistillationConfig, is_student: bool = False) -> str:
-    """
-    A line for the first lines of a run and for the plan.
-
-    Args:
-        config ([`DistillationConfig`]): The settled options.
-        is_student (`bool`, defaults to `False`): Whether the teacher is a student, whose steps are taken as they are.
-    """
-    names = [k for k in ("start_steps", *LEFT_TO_RECIPE) if not (is_student and k == "teacher_solver")]
-    values = ", ".join(f"{k} {getattr(config, k)}" for k in names)
+def describe_recipe(config: DistillationConfig) -> str:
+    """A line for the first lines of a run and for the plan."""
+    values = {k: getattr(config, k) for k in ("start_steps", *LEFT_TO_RECIPE)}
+    shown = ", ".join(f"{k} {value}" for k, value in values.items() if value is not None)
     changes = ", ".join(list_changes(config))
-    return f"recipe: {config.recipe or 'as the run began'} ({values})" + (
-        f"; given otherwise: {changes}" if changes else ""
-    )
+    return f"recipe: {config.recipe} ({shown})" + (f"; given otherwise: {changes}" if changes else "")
 
 
 def about_recipe(config: DistillationConfig) -> dict:
-    """What the record says of a settled config's recipe: its name, and the options that were given otherwise."""
-    if config.recipe is None:
-        return {}
+    """What the record says of the recipe: its name, and the options that were given otherwise."""
     changes = list_changes(config)
     return {"recipe": config.recipe, **({"recipe_changes": changes} if changes else {})}

@@ -1,7 +1,7 @@
 """A run: what its options name, loaded and checked; and a run of a single stage, from fresh to finished."""
 
 import contextlib
-import copy
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,13 @@ from accelerate import Accelerator
 from ..data import ImageData, load_data
 from ..data.findings import REPLACED
 from ..data.sizes import check_levels, settle
-from ..record import Record, only_process_in
+from ..record import TEACHER_KEY, Record, only_process_in
 from .config import ConversionConfig, TrainingConfig
 from .hardware import describe_hardware, print_hardware
 from .monitor import Monitor
 from .pretrained import FLAG, Teacher, fit_to_data, load_teacher
-from .setup import check_batch, check_resume, collect_settings, make_accelerator
+from .resolve import resolve
+from .setup import check_batch, check_resume, make_accelerator
 from .signals import StopRequest
 from .stages import Stage
 from .student import make_student
@@ -39,9 +40,9 @@ class Run:
 
     def settings(self) -> dict:
         """What the weights depend on."""
-        return collect_settings(
-            self.config, self.data, self.global_batch, self.teacher, self.accelerator.mixed_precision
-        )
+        key = {} if self.teacher is None else {TEACHER_KEY: self.teacher.key}
+        size = {"num_images": len(self.data), "global_batch_size": self.global_batch}
+        return {**self.config.weight_settings(), **size, **key}
 
 
 def open_accelerator(config: TrainingConfig) -> Accelerator:
@@ -54,10 +55,11 @@ def open_accelerator(config: TrainingConfig) -> Accelerator:
 
 def open_run(config: ConversionConfig) -> Run:
     """Load the teacher and the images, and refuse what does not fit together. The run has options of its own."""
-    config = copy.copy(config)
+    config = dataclasses.replace(config)
     config.check()
     accelerator = open_accelerator(config)
     pipeline = load_teacher(config)
+    config = resolve(config, accelerator, pipeline.scheduler)
     unet, owner = pipeline.unet, f"{FLAG} {config.pretrained_teacher_model}"
     data = load_data(config, unet.config.in_channels, settle(config.resolution, unet.config.sample_size, owner))
     check_levels(data.resolution, unet.config, owner)

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DynamoBackend, GradientAccumulationPlugin, InitProcessGroupKwargs, set_seed
 
 from ..errors import InputError, describe_reason
-from ..record import TEACHER_KEY, Record
+from ..record import Record
 from .config import DistillationConfig, TrainingConfig
 from .launcher import PRECISION, is_asked, refuse_unsupported, resolve_accumulation, resolve_precision
 from .trackers import check_accepted, tracker_names
@@ -21,21 +21,6 @@ logger = logging.getLogger(__name__)
 
 # How long processes wait for one that writes, measures or decodes images; the default is some minutes.
 LONGEST_WAIT = timedelta(hours=2)
-
-# Options that are younger than some runs, and what those did without them: where a run does that too, its record does
-# not name them, so that older runs can go on.
-LATER_OPTIONS = {
-    "stochastic_sampler": False,
-    "stage_factor": 2,
-    "teacher_solver": "ddim",
-    "reuse_targets": 1,
-    "loss_type": "l2",
-    "clip_loss": False,
-    "clip_margin": 0.7,
-    "background_color": "white",
-    "train_split": None,
-    "follow_links": False,
-}
 
 
 def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accelerator:
@@ -152,24 +137,6 @@ def check_batch(config: TrainingConfig, num_images: int, accelerator: Accelerato
             f" {num_images} images: it must be at most that"
         )
     return global_batch
-
-
-def collect_settings(config: TrainingConfig, data, global_batch: int, teacher, precision: str) -> dict:
-    """What the weights depend on; the precision is the one that is used, whoever asked for it."""
-    settings = {**config.weight_settings(), "num_images": len(data), "global_batch_size": global_batch}
-    settings["mixed_precision"] = precision
-    if teacher is not None:
-        settings[TEACHER_KEY] = teacher.key
-    silent = set() if teacher and teacher.reasons else {"conversion_updates", "guidance_scale"}
-    if teacher and teacher.pipeline.num_trained_steps is not None:
-        # A student's steps are taken as they are.
-        silent.add("teacher_solver")
-    if settings.get("loss_type") != "huber":
-        silent.add("huber_c")
-    if not settings.get("clip_loss"):
-        silent.add("clip_margin")
-    silent |= {k for k, before in LATER_OPTIONS.items() if settings.get(k) == before}
-    return {k: v for k, v in settings.items() if k not in silent}
 
 
 def describe_run(config: DistillationConfig, teacher, data) -> dict:

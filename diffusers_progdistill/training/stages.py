@@ -12,7 +12,6 @@ from ..processes.prediction import from_sample, to_sample
 from ..processes.targets import TargetGrid, teacher_target
 from ..processes.weighting import loss_weight, pseudo_huber_loss, weighted_loss
 from ..seeds import derive_seed
-from .loss_options import LossOptions
 
 
 # Share of the SNR + 1 weight that converting from epsilon keeps where SNR vanishes (see docs/convert.md).
@@ -235,7 +234,7 @@ class DistillationObjective(Objective):
         midpoint: bool = False,
         huber_c: float | None = None,
         clip_loss: bool = False,
-        clip_margin: float = LossOptions.clip_margin,
+        clip_margin: float = 0.7,
     ):
         super().__init__(prediction_type, weighting, num_train_timesteps)
         self.teacher, self.teacher_type, self.num_steps = teacher, teacher_type, num_steps

@@ -1,6 +1,6 @@
 """Training a teacher (Algorithm 1)."""
 
-import copy
+import dataclasses
 import logging
 from difflib import get_close_matches
 from inspect import signature
@@ -22,6 +22,7 @@ from .config import TeacherConfig
 from .isolation import isolated
 from .plan import print_plan
 from .pretrained import describe_classes
+from .resolve import resolve
 from .run import Run, open_accelerator, run_alone
 from .setup import check_batch
 from .stages import DenoisingObjective, Stage
@@ -125,9 +126,10 @@ def train_teacher(config: TeacherConfig) -> Path:
         [`InputError`]: For options that cannot work, before anything is written.
         `FloatingPointError`: If the loss stops being finite.
     """
-    config = copy.copy(config)
+    config = dataclasses.replace(config)
     config.check()
     accelerator = open_accelerator(config)
+    config = resolve(config, accelerator)
     unet_config = load_unet_config(config)
     given = unet_config or {}
     owner = f"--model_config_name_or_path {config.model_config_name_or_path}"

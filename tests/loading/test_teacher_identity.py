@@ -129,17 +129,6 @@ def test_another_teacher_in_the_same_place_is_refused(begun, change):
     assert not (begun / "run/steps-2").exists()
 
 
-def test_a_record_without_a_key_knows_its_teacher_by_its_path(begun):
-    path = begun / "run" / "chain.json"
-    content = json.loads(path.read_text())
-    content["settings"].pop("teacher_key")
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="--pretrained_teacher_model"):
-        distill(config_of(moved(begun), begun / "run"))
-    shutil.move(begun / "elsewhere", begun / "teacher")
-    distill(config_of(begun / "teacher", begun / "run"))
-
-
 def test_evaluate_refuses_a_run_whose_teacher_was_exchanged(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "run" / "chain.json"

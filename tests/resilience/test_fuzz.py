@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from diffusers_progdistill.commands import parsing
 from diffusers_progdistill.errors import InputError
-from diffusers_progdistill.record import Record, read_finished
+from diffusers_progdistill.record import FORMAT, Record, read_finished
 from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
 
 
@@ -75,7 +75,7 @@ def test_bytes_as_yaml(tmp_path, capsys, config_class, content):
     content=VALUES, keys=st.dictionaries(st.sampled_from(["settings", "stages", "finished", "about", "hub"]), VALUES)
 )
 def test_chain_json(tmp_path, content, keys):
-    for value in (content, keys, {"settings": {}, "stages": [], "finished": False, **keys}):
+    for value in (content, keys, {"format": FORMAT, "settings": {}, "stages": [], "finished": False, **keys}):
         (tmp_path / "chain.json").write_text(json.dumps(value))
         for function in (lambda: Record(tmp_path, {}), lambda: read_finished(tmp_path, "x")):
             try:
