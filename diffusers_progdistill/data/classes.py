@@ -6,7 +6,7 @@ import torch
 
 from ..errors import InputError
 from .images import ImageData
-from .notices import counted, named, notice
+from .notices import count, enumerate_names, notice
 
 
 OPTION = "--class_column"
@@ -41,34 +41,27 @@ def match_classes(used: dict[int, str], has_names: bool, teacher: TeacherClasses
     by_name = {name: label for label, name in teacher.names.items()}
     # A teacher of whole numbers may have them in any order: then the number is the name.
     if by_name and (has_names or any(name.isdecimal() for name in by_name)):
-        if unknown := [name for name in used.values() if name not in by_name]:
-            raise InputError(
-                f"{OPTION}: the teacher does not know the {_classes(unknown)} {named(unknown)}; its classes are"
-                f" {named(by_name, 10)}"
-            )
-        return {label: by_name[name] for label, name in used.items()}
-    if teacher.labels is not None and (unknown := [label for label in used if label not in set(teacher.labels)]):
-        shown = [f"{used[label]} (label {label})" if has_names else str(label) for label in unknown]
-        raise InputError(
-            f"{OPTION}: the teacher does not know the {_classes(unknown)} {named(shown)}; it knows the"
-            f" {len(teacher.labels)} labels {spans(teacher.labels)}"
-        )
-    return {label: label for label in used}
-
-
-def _classes(some) -> str:
-    return "class" if len(some) == 1 else "classes"
+        unknown = [name for name in used.values() if name not in by_name]
+        known, mapping = f"its classes are {enumerate_names(by_name, 10)}", by_name
+    else:
+        labels = set(used if teacher.labels is None else teacher.labels)
+        unknown = [f"{used[k]} (label {k})" if has_names else str(k) for k in used if k not in labels]
+        known, mapping = f"it knows the {len(labels)} labels {spans(sorted(labels))}", None
+    if unknown:
+        classes = "class" if len(unknown) == 1 else "classes"
+        raise InputError(f"{OPTION}: the teacher does not know the {classes} {enumerate_names(unknown)}; {known}")
+    return {label: mapping[name] if mapping else label for label, name in used.items()}
 
 
 def spans(labels: list[int]) -> str:
     """Sorted labels in few words: `0 to 3, 7`."""
-    parts, first = [], None
-    for label, following in zip(labels, [*labels[1:], None]):
-        first = label if first is None else first
-        if following != label + 1:
-            parts.append(str(first) if first == label else f"{first} to {label}")
-            first = None
-    return named(parts, 6)
+    ends: list[list[int]] = []
+    for label in labels:
+        if ends and label == ends[-1][1] + 1:
+            ends[-1][1] = label
+        else:
+            ends.append([label, label])
+    return enumerate_names((f"{first} to {last}" if first < last else first for first, last in ends), 6)
 
 
 def fit_classes(data: ImageData, teacher: TeacherClasses):
@@ -88,19 +81,15 @@ def fit_classes(data: ImageData, teacher: TeacherClasses):
         lookup[list(mapping)] = torch.tensor(list(mapping.values()))
         data.labels = lookup[data.labels]
         data.num_classes = max(data.known_labels) + 1
-    names = teacher.names or (own_names if not is_renamed else {})
+    names = teacher.names or ({} if is_renamed else own_names)
     data.class_names = [names.get(label, str(label)) for label in range(max(names) + 1)] if names else None
-    _say(used, mapping, has_names, teacher)
-
-
-def _say(used: dict[int, str], mapping: dict[int, int], has_names: bool, teacher: TeacherClasses):
-    shown = named([f"{used[old]} is label {new}" for old, new in mapping.items()], 10)
-    total = len(teacher.labels) if teacher.labels is not None else None
-    rest = f"; {len(mapping)} of its {total} classes are used" if total not in (None, len(mapping)) else ""
+    shown = enumerate_names((f"{used[old]} is label {new}" for old, new in mapping.items()), 10)
+    total = len(mapping) if teacher.labels is None else len(teacher.labels)
+    rest = f"; {len(mapping)} of its {total} classes are used" if total != len(mapping) else ""
     if has_names and not teacher.names:
         notice(f"{OPTION}: the teacher has no names of its classes, so they are numbered: {shown}{rest}")
-    elif any(old != new for old, new in mapping.items()):
+    elif is_renamed:
         notice(f"{OPTION}: classes are matched with the teacher's by name: {shown}{rest}")
     elif rest:
-        labels = spans(sorted(mapping.values()))
-        notice(f"{OPTION}: the data have {counted(len(mapping), 'class')} of the teacher's {total}: labels {labels}")
+        few, labels = count(len(mapping), "class"), spans(sorted(mapping.values()))
+        notice(f"{OPTION}: the data have {few} of the teacher's {total}: labels {labels}")

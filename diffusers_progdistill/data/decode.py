@@ -4,14 +4,16 @@ import io
 import logging
 import os
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ExifTags, Image, ImageColor, ImageOps
 
 from ..errors import InputError
 from ..trust import MOST_PIXELS
-from .depth import eight_bits, from_array, is_deep, transparent_where
+from .depth import find_transparency, is_deep, make_picture, reduce_depth
+from .notices import clean
 
 
 WHITE = (255, 255, 255)
@@ -22,20 +24,11 @@ LEFT_OUT = {"EPS"}
 # Formats of four bytes a pixel whose fourth is often unused: zero in all of them is no transparency.
 UNUSED_ALPHA = {"BMP", "DIB", "TGA"}
 
-# What makes a stored picture upright, by its orientation in the EXIF block.
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-ORIENTATION = 0x0112
-
 # Formats whose files hold pages or an animation. (Layers, or the second picture of a phone's JPEG, are no pages.)
 PAGED = {"GIF", "PNG", "TIFF", "WEBP", "AVIF", "DCX", "FLI"}
+
+# Entries that are looked up at once: their files, not yet decoded, must fit beside the decoded images.
+READ_AT_ONCE = 50
 
 
 class NoImage(ValueError):
@@ -85,9 +78,8 @@ def parse_color(name: str) -> tuple[int, int, int]:
     try:
         return ImageColor.getrgb(str(name))[:3]
     except ValueError:
-        raise InputError(
-            f"--background_color {name} is not a colour: give a name such as white, or one like '#ff8000'"
-        ) from None
+        right = "give a name such as white, or one like '#ff8000'"
+        raise InputError(f"--background_color {name} is not a colour: {right}") from None
 
 
 def quiet_pillow():
@@ -103,13 +95,35 @@ def quiet_pillow():
         pillow.addHandler(logging.NullHandler())
 
 
-def formats() -> list[str]:
-    """The formats that are read, in Pillow's order."""
-    Image.init()
-    return [name for name in Image.ID if name not in LEFT_OUT]
+def list_entries(column: Sequence, numbers: Sequence[int]) -> Iterator:
+    """
+    Entries of a column or list one after the other; for one that cannot be looked up, what was raised.
+
+    They are looked up many at once: `datasets` takes longer to look a single one up than a small image takes to
+    decode.
+    """
+    for first in range(0, len(numbers), READ_AT_ONCE):
+        some = list(numbers[first : first + READ_AT_ONCE])
+        try:
+            yield from [column[n] for n in some] if isinstance(column, list) else list(column[some])
+        except Exception:  # of one of them
+            yield from (_look_up(column, number) for number in some)
 
 
-def open_image(entry) -> Image.Image:
+def _look_up(column: Sequence, number: int) -> object:
+    try:
+        return column[number]
+    except Exception as error:  # concerns this entry alone
+        return error
+
+
+def name_entry(entry: object, number: int) -> str:
+    """What a notice calls an entry: its file and the folder that it lies in, or its row."""
+    path = entry.get("path") if isinstance(entry, dict) else entry if isinstance(entry, str) else None
+    return clean("/".join(str(path).split("/")[-2:])) if path else f"row {number}"
+
+
+def open_image(entry: object) -> Image.Image:
     """
     Open an entry of a data set without reading its pixels.
 
@@ -119,22 +133,22 @@ def open_image(entry) -> Image.Image:
 
     Raises:
         [`NoImage`]: If the entry is empty.
-        `Exception`: Whatever Pillow raises.
+        `Exception`: Whatever Pillow raises, or what the entry itself is.
     """
+    if isinstance(entry, Exception):
+        raise entry
     if isinstance(entry, dict):
-        if entry.get("bytes") is None and entry.get("path") is None:
-            raise NoImage("it holds no image")
-        entry = entry["path"] if entry.get("bytes") is None else bytes(entry["bytes"])
+        content = entry.get("bytes")
+        entry = entry.get("path") if content is None else bytes(content)
     if entry is None:
         raise NoImage("it holds no image")
     if isinstance(entry, (np.ndarray, list, tuple)):
-        entry = from_array(np.asarray(entry))
-    if isinstance(entry, (str, os.PathLike)):
-        image = Image.open(entry, formats=formats())
-    elif isinstance(entry, (bytes, bytearray, memoryview)):
-        image = Image.open(io.BytesIO(entry), formats=formats())
-    else:
-        image = entry
+        entry = make_picture(np.asarray(entry))
+    image = entry
+    if isinstance(entry, (str, os.PathLike, bytes, bytearray, memoryview)):
+        file = entry if isinstance(entry, (str, os.PathLike)) else io.BytesIO(entry)
+        Image.init()
+        image = Image.open(file, formats=[name for name in Image.ID if name not in LEFT_OUT])
     if not isinstance(image, Image.Image):
         raise ValueError(f"it is a {type(entry).__name__}, not an image")
     if image.width * image.height > MOST_PIXELS:
@@ -148,7 +162,7 @@ def is_gray(image: Image.Image, reading: Reading = PLAIN) -> bool:
     return gray and (reading.has_gray_ground or not image.has_transparency_data)
 
 
-def read_picture(entry, reading: Reading = PLAIN) -> Picture:
+def read_picture(entry: object, reading: Reading = PLAIN) -> Picture:
     """
     Read an entry of a data set.
 
@@ -164,17 +178,17 @@ def read_picture(entry, reading: Reading = PLAIN) -> Picture:
     """
     image = open_image(entry)
     try:
-        hidden = transparent_where(image)
+        hidden = find_transparency(image)
         image.load()
         flat, kinds = flatten(image, hidden, reading)
-        flat = upright(flat, image)
-        return Picture(flat, (*kinds, "page") if image is not entry and has_pages(image) else kinds)
+        flat = _turn_upright(flat, image)
+        return Picture(flat, (*kinds, "page") if image is not entry and _has_pages(image) else kinds)
     finally:
         if image is not entry:
             image.close()
 
 
-def has_pages(image: Image.Image) -> bool:
+def _has_pages(image: Image.Image) -> bool:
     """Whether there is more than the first page that is read."""
     try:
         return image.format in PAGED and bool(getattr(image, "is_animated", False))
@@ -182,13 +196,12 @@ def has_pages(image: Image.Image) -> bool:
         return False
 
 
-def flatten(image: Image.Image, hidden, reading: Reading) -> tuple[Image.Image, tuple[str, ...]]:
+def flatten(image: Image.Image, hidden: Callable | None, reading: Reading) -> tuple[Image.Image, tuple[str, ...]]:
     """The picture on its ground, as `L` or `RGB`, and the kinds of what was done."""
     kinds: tuple[str, ...] = ()
-    format = image.format
-    alpha = None if hidden is None else hidden(image)
+    format, alpha = image.format, hidden and hidden(image)
     if is_deep(image):
-        image, kinds = eight_bits(image)
+        image, kinds = reduce_depth(image)
     if image.mode == "La":
         image = image.convert("LA")
     gray = image.mode in ("1", "L", "LA")
@@ -208,10 +221,15 @@ def flatten(image: Image.Image, hidden, reading: Reading) -> tuple[Image.Image, 
     return (flat.convert("L") if gray else flat), kinds
 
 
-def upright(flat: Image.Image, image: Image.Image) -> Image.Image:
+def _turn_upright(flat: Image.Image, image: Image.Image) -> Image.Image:
     """The picture as its EXIF block says that it was held, if the block can be read."""
     try:
-        method = UPRIGHT.get(image.getexif().get(ORIENTATION))
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # a block that cannot be read says nothing
-        method = None
-    return flat if method is None else flat.transpose(method)
+        orientation = None
+    if orientation is None:
+        return flat
+    # Without the rest of the block, which Pillow would write anew.
+    flat.info = {}
+    flat.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(flat)

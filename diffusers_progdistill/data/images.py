@@ -1,5 +1,6 @@
 """Images and labels by number, kept in memory or read anew in each epoch."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,9 +9,9 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..errors import DiskError, InputError
-from .decode import PLAIN, NoImage, quiet_pillow, read_picture
-from .entries import list_entries, name_of
-from .findings import MISSING, REPLACED, SKIPPED, Findings, reason_of
+from .decode import PLAIN, WHITE, NoImage, Reading, list_entries, name_entry, quiet_pillow, read_picture
+from .findings import MISSING, REPLACED, SKIPPED, Findings
+from .notices import explain
 from .sizes import to_array
 
 
@@ -54,34 +55,84 @@ class ImageData(Dataset):
         reading ([`Reading`], *optional*): How entries become pictures.
 
     Attributes:
-        channels (`int`): 1 for grayscale data, 3 for colour.
-        resolution (`int`): Height and width of the images.
         num_classes (`int` or `None`): Number of classes, if there are labels.
-        class_names (`list[str]` or `None`): Their names, if the data set has them.
         findings ([`Findings`]): What was skipped or changed.
 
     Raises:
         [`InputError`]: If there is no readable image.
     """
 
-    def __init__(self, entries, labels, channels: int, resolution: int, class_names=None, reading=PLAIN):
-        self._reading, self._entries = reading, entries
+    def __init__(
+        self,
+        entries: Sequence,
+        labels: Sequence[int] | None,
+        channels: int,
+        resolution: int,
+        class_names: list[str] | None = None,
+        reading: Reading = PLAIN,
+    ):
+        self._reading, self._entries, self._images = reading, entries, None
         self.channels, self.resolution, self.class_names = channels, resolution, class_names
         quiet_pillow()
-        readable, self._images = range(len(entries)), None
         limit = MEMORY_LIMIT if reading.memory_limit is None else reading.memory_limit
-        if len(entries) * channels * resolution**2 <= limit:
-            self.findings = Findings(f"{len(entries):,}", self._words())
-            readable, self._images = self._read_all()
-        else:
-            sample = range(0, len(entries), max(1, len(entries) // SAMPLED))[:SAMPLED]
-            self.findings = Findings(f"{len(sample):,} sampled", self._words())
-            for number, entry in zip(sample, list_entries(entries, sample)):
-                self._try_decode(entry, number)
+        numbers, keeps_all = range(len(entries)), len(entries) * channels * resolution**2 <= limit
+        if not keeps_all:
+            numbers = range(0, len(entries), max(1, len(entries) // SAMPLED))[:SAMPLED]
+        words = {
+            "size": f"{resolution}x{resolution}",
+            "fit": "the middle is cropped" if reading.center_crop else "they are squeezed to a square",
+            "ground": "white" if reading.background == WHITE else f"the colour {reading.background}",
+        }
+        self.findings = Findings(f"{len(numbers):,}{'' if keeps_all else ' sampled'}", words)
+        readable = self._read_first(numbers, keeps_all)
         self.findings.say()
-        self._numbers = readable
-        self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long)[list(readable)]
+        if keeps_all and not readable:
+            raise InputError(f"{reading.source} holds no readable image: give a folder with PNG or JPEG files")
+        self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long)
+        if self.labels is not None and keeps_all:
+            self.labels = self.labels[readable]
         self.num_classes = None if labels is None else len(class_names or []) or int(self.labels.max()) + 1
+
+    def _read_first(self, numbers: range, keeps_all: bool) -> list[int]:
+        """Read images before the training, and keep them or only what there is to say; the numbers of the readable."""
+        shape = (len(numbers) if keeps_all else 0, self.channels, self.resolution, self.resolution)
+        images, readable = np.empty(shape, dtype=np.uint8), []
+        entries = tqdm(
+            list_entries(self._entries, numbers), "reading images", len(numbers), disable=len(numbers) < 5000
+        )
+        for number, entry in zip(numbers, entries):
+            name = name_entry(entry, number)
+            try:
+                array, kinds = self._decode(entry)
+            except NoImage:
+                self.findings.note(MISSING, number, name)
+                continue
+            except Exception as error:  # whatever it is, it concerns this entry alone
+                self.findings.note(SKIPPED, number, name, explain(error))
+                continue
+            for kind in kinds:
+                self.findings.note(kind, number, name)
+            if keeps_all:
+                images[len(readable)] = array
+            readable.append(number)
+        if keeps_all:
+            self._images = torch.from_numpy(images[: len(readable)])
+        return readable
+
+    def _decode(self, entry: object) -> tuple[np.ndarray, tuple[str, ...]]:
+        """An entry as it is trained on, and the kinds of findings that apply to it."""
+        if isinstance(entry, np.ndarray) and entry.dtype == np.uint8:
+            if entry.shape == (self.channels, self.resolution, self.resolution):
+                return entry, ()
+        picture = read_picture(entry, self._reading)
+        width, height = picture.image.size
+        applies = {
+            "gray": picture.image.mode != "L" and self.channels == 1,
+            "enlarged": min(width, height) < self.resolution,
+            "cropped": width != height,
+        }
+        kinds = (*picture.kinds, *(kind for kind, is_so in applies.items() if is_so))
+        return to_array(picture.image, self.channels, self.resolution, self._reading.center_crop), kinds
 
     @property
     def known_labels(self) -> list[int] | None:
@@ -93,74 +144,41 @@ class ImageData(Dataset):
         """Whether all images are decoded and kept; otherwise they are read anew whenever they are asked for."""
         return self._images is not None
 
-    def _words(self) -> dict[str, str]:
-        fit = "the middle is cropped" if self._reading.center_crop else "they are squeezed to a square"
-        ground = "white" if self._reading.background == (255, 255, 255) else f"the colour {self._reading.background}"
-        return {"size": f"{self.resolution}x{self.resolution}", "fit": fit, "ground": ground}
-
-    def _read_all(self) -> tuple[list[int], torch.Tensor]:
-        count = len(self._entries)
-        images = np.empty((count, self.channels, self.resolution, self.resolution), dtype=np.uint8)
-        readable = []
-        bar = tqdm(total=count, desc="reading images", disable=count < 5000)
-        for number, entry in enumerate(list_entries(self._entries, range(count))):
-            bar.update()
-            array = self._try_decode(entry, number)
-            if array is not None:
-                images[len(readable)] = array
-                readable.append(number)
-        bar.close()
-        if not readable:
-            self.findings.say()
-            raise InputError(f"{self._reading.source} holds no readable image: give a folder with PNG or JPEG files")
-        return readable, torch.from_numpy(images[: len(readable)])
-
-    def _try_decode(self, entry, number: int) -> np.ndarray | None:
-        """An entry as it is trained on, or `None`; what there is to say of it is noted."""
-        try:
-            array, kinds = self._decode(entry)
-        except NoImage:
-            return self.findings.note(MISSING, number, name_of(entry, number))
-        except Exception as error:  # whatever it is, it concerns this entry alone
-            return self.findings.note(SKIPPED, number, name_of(entry, number), reason_of(error))
-        for kind in kinds:
-            self.findings.note(kind, number, name_of(entry, number))
-        return array
-
-    def _decode(self, entry) -> tuple[np.ndarray, tuple[str, ...]]:
-        if isinstance(entry, Exception):
-            raise entry
-        if isinstance(entry, np.ndarray) and entry.shape == (self.channels, self.resolution, self.resolution):
-            if entry.dtype == np.uint8:
-                return entry, ()
-        picture = read_picture(entry, self._reading)
-        (width, height), kinds = picture.image.size, picture.kinds
-        if picture.image.mode != "L" and self.channels == 1:
-            kinds = (*kinds, "gray")
-        if min(width, height) < self.resolution:
-            kinds = (*kinds, "enlarged")
-        if width != height:
-            kinds = (*kinds, "cropped")
-        return to_array(picture.image, self.channels, self.resolution, self._reading.center_crop), kinds
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
     @property
     def num_skipped(self) -> int:
         """Entries that were left out before the training."""
         return len(self._entries) - len(self)
 
-    def __getitems__(self, numbers: list[int]):
+    def __len__(self) -> int:
+        return len(self._images if self.is_in_memory else self._entries)
+
+    def __getitems__(self, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One batch: `uint8` images of shape `(batch_size, channels, height, width)`, and labels or `None`."""
         return self.noted(self.read(numbers))
 
-    def read(self, numbers: list[int]) -> Batch:
+    def read(self, numbers: Sequence[int]) -> Batch:
         """One batch, with what could not be read of it. Only this is called in processes that read ahead."""
-        if self._images is None:
-            return self._read_anew(list(numbers))
-        index = torch.as_tensor(numbers)
-        return Batch(self._images[index], None if self.labels is None else self.labels[index], [])
+        if self.is_in_memory:
+            index = torch.as_tensor(numbers)
+            return Batch(self._images[index], None if self.labels is None else self.labels[index], [])
+        quiet_pillow()
+        rows, used, failed = [], [], []
+        for number, entry in zip(numbers, list_entries(self._entries, numbers)):
+            array, in_a_row = None, 0
+            while array is None:
+                try:
+                    array, _ = self._decode(entry)
+                except Exception as error:  # whatever it is, it concerns this entry alone
+                    failed.append((number, name_entry(entry, number), explain(error)))
+                    in_a_row += 1
+                    if in_a_row == MOST_IN_A_ROW or in_a_row == len(self):
+                        return Batch(None, None, failed[-1:])
+                    number = (number + 1) % len(self)
+                    entry = next(list_entries(self._entries, [number]))
+            rows.append(array)
+            used.append(number)
+        labels = None if self.labels is None else self.labels[torch.as_tensor(used)]
+        return Batch(torch.from_numpy(np.stack(rows)), labels, failed)
 
     def noted(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
@@ -176,26 +194,6 @@ class ImageData(Dataset):
             self.findings.note(REPLACED, number, name, reason, say=True)
         return batch.images, batch.labels
 
-    def _read_anew(self, numbers: list[int]) -> Batch:
-        quiet_pillow()
-        rows, used, failed = [], [], []
-        for number, entry in zip(numbers, list_entries(self._entries, numbers)):
-            array, in_a_row = None, 0
-            while array is None:
-                try:
-                    array, _ = self._decode(entry)
-                except Exception as error:  # whatever it is, it concerns this entry alone
-                    failed.append((number, name_of(entry, number), reason_of(error)))
-                    in_a_row += 1
-                    if in_a_row == MOST_IN_A_ROW or in_a_row == len(self):
-                        return Batch(None, None, failed[-1:])
-                    number = (number + 1) % len(self)
-                    entry = next(list_entries(self._entries, [number]))
-            rows.append(array)
-            used.append(number)
-        labels = None if self.labels is None else self.labels[torch.as_tensor(used)]
-        return Batch(torch.from_numpy(np.stack(rows)), labels, failed)
-
     def all_images(self) -> torch.Tensor:
         """Every image as `uint8`, shape `(num_images, channels, height, width)`."""
-        return self._images if self._images is not None else self.__getitems__(list(range(len(self))))[0]
+        return self._images if self.is_in_memory else self.__getitems__(range(len(self)))[0]

@@ -1,16 +1,17 @@
-"""The training images that a config names, from a local folder, tables or the Hub."""
+"""The training images that a config names: the embedded digits, a local folder, tables, or a data set of the Hub."""
 
-import os
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from ..errors import InputError
 from .decode import Reading, parse_color
-from .digits import load_digits
-from .found import Found
-from .hub import find_on_hub
 from .images import ImageData
+from .labels import Found
 from .local import find_local
 from .sizes import look_at
+from .tables import find_on_hub
 
 
 def load_data(
@@ -28,47 +29,58 @@ def load_data(
     Raises:
         [`InputError`]: If there is no such data set, it has no readable image, or its channels differ.
     """
-    background = parse_color(config.background_color)
+    background, resolution = parse_color(config.background_color), config.resolution or resolution
+    source = _name_source(config)
     if config.dataset_name == "digits":
         if config.train_split not in (None, "train"):
             raise InputError(f"--train_split {config.train_split}: the digits have no splits; leave it out")
-        data = load_digits(config.resolution or resolution or 8, config.center_crop)
+        data = load_digits(resolution or 8, config.center_crop)
     else:
-        data = _load_found(config, resolution, background, memory_limit)
+        found, reading = find_images(config), Reading(source, background, config.center_crop, memory_limit)
+        names = dict(found.labels.names) if found.labels else {}
+        look = look_at(found.entries, reading)
+        data = ImageData(
+            found.entries,
+            found.labels and found.labels.values,
+            look.channels,
+            resolution or look.size,
+            [names[label] for label in range(len(names))] or None,
+            reading,
+        )
     if channels is not None and data.channels != channels:
         kind = "grayscale images (1 channel)" if data.channels == 1 else "colour images (3 channels)"
         raise InputError(
-            f"{source_of(config)} holds {kind}, but the UNet has in_channels={channels}: convert the images, or use a"
-            f" model with in_channels={data.channels}"
+            f"{source} holds {kind}, but the UNet has in_channels={channels}: convert the images, or use a model with"
+            f" in_channels={data.channels}"
         )
     return data
 
 
-def source_of(config) -> str:
+def _name_source(config) -> str:
     """What a message calls the data set: the option that names it, and its value."""
     if config.train_data_dir is not None:
         return f"--train_data_dir {config.train_data_dir}"
     return f"--dataset_name {config.dataset_name}"
 
 
-def find_images_of(config) -> Found:
+def find_images(config) -> Found:
     """What the data set of a config holds; nothing is decoded."""
-    source = source_of(config)
-    if config.train_data_dir is not None:
-        return find_local(Path(config.train_data_dir), config, source)
-    if os.path.exists(config.dataset_name):
-        return find_local(Path(config.dataset_name), config, source)
+    path, source = Path(config.train_data_dir or config.dataset_name), _name_source(config)
+    if config.train_data_dir is not None or path.exists():
+        return find_local(path, config, source)
     return find_on_hub(config, source)
 
 
-def _load_found(config, resolution, background, memory_limit) -> ImageData:
-    source, found = source_of(config), find_images_of(config)
-    labels, names = None, None
-    if found.labels is not None:
-        labels = found.labels.values
-        names = [found.labels.names[label] for label in range(len(found.labels.names))] or None
-    reading = Reading(source, background, config.center_crop, memory_limit)
-    look = look_at(found.entries, reading)
-    return ImageData(
-        found.entries, labels, look.channels, config.resolution or resolution or look.size, names, reading
-    )
+def load_digits(resolution: int = 8, center_crop: bool = True) -> ImageData:
+    """The embedded data set: scikit-learn's 1,797 scans of handwritten digits, 8x8 pixels of 17 gray levels."""
+    try:
+        from sklearn import datasets
+    except ImportError:
+        raise InputError(
+            "--dataset_name digits needs scikit-learn: `pip install diffusers-progdistill[demo]`"
+        ) from None
+    scans = datasets.load_digits()
+    arrays = np.round(scans.images * (255 / 16)).astype(np.uint8)
+    entries = [Image.fromarray(array) for array in arrays] if resolution != 8 else list(arrays[:, None])
+    names = [str(digit) for digit in range(10)]
+    return ImageData(entries, scans.target, 1, resolution, names, Reading(center_crop=center_crop))

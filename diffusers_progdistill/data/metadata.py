@@ -1,13 +1,14 @@
-"""The rows of metadata.jsonl, metadata.csv and metadata.parquet, and the files that they are about."""
+"""The rows of metadata.jsonl, metadata.csv and metadata.parquet, and the images that they are about."""
 
 import csv
 import json
+import os
 import unicodedata
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from ..errors import InputError, describe_reason
-from .folders import Listing
-from .notices import counted, named, notice
+from ..errors import InputError
+from .notices import count, enumerate_names, explain, notice
 
 
 KEY = "file_name"
@@ -18,96 +19,81 @@ class Metadata:
     """
     Attributes:
         rows (`dict[str, dict]`): What the metadata say of a listed image, by its name.
-        columns (`list[str]`): All columns but the names of the files.
         class_names (`dict[str, list[str]]`): Of the columns that name their classes themselves.
-        places (`dict[str, str]`): For messages, where the row of an image is.
     """
 
-    rows: dict = field(default_factory=dict)
-    columns: list = field(default_factory=list)
-    class_names: dict = field(default_factory=dict)
-    places: dict = field(default_factory=dict)
+    rows: dict[str, dict] = field(default_factory=dict)
+    class_names: dict[str, list[str]] = field(default_factory=dict)
+
+    def list_columns(self) -> list[str]:
+        """All columns but the names of the files."""
+        return list(dict.fromkeys(column for row in self.rows.values() for column in row))
 
 
-def read_metadata(listing: Listing, flag: str) -> Metadata | None:
+def read_metadata(root: Path, names: list[str], images: list[str], flag: str) -> Metadata:
     """
     Read all metadata files of a folder; each speaks of files in its own folder and below, and the deepest has the last
     word. Rows without a file are counted in a notice.
 
+    Args:
+        root (`Path`): The folder.
+        names, images (`list[str]`): The metadata files and the images in it.
+        flag (`str`): What a message calls it.
+
     Raises:
         [`InputError`]: If a file cannot be read, has no column `file_name`, or names files outside the folder.
     """
-    if not listing.metadata:
-        return None
-    folders = [_folder_of(name) for name in listing.metadata]
-    if doubled := [name for name, folder in zip(listing.metadata, folders) if folders.count(folder) > 1]:
-        raise InputError(f"{flag} has several metadata files in one folder ({named(doubled)}): keep one of them")
-    known = {unicodedata.normalize("NFC", name): name for name in listing.images}
+    folders = [os.path.dirname(name) for name in names]
+    if doubled := [name for name, folder in zip(names, folders) if folders.count(folder) > 1]:
+        shown = enumerate_names(doubled)
+        raise InputError(f"{flag} has several metadata files in one folder ({shown}): keep one of them")
+    known = {unicodedata.normalize("NFC", name): name for name in images}
     found, missing, repeated = Metadata(), [], []
-    for name in sorted(listing.metadata, key=lambda n: (n.count("/"), n)):
-        rows, names = _read(listing, name, flag)
-        for column, classes in names.items():
+    for name in sorted(names, key=lambda name: (name.count("/"), name)):
+        rows, class_names = _read_file(root / name, name, flag)
+        for column, classes in class_names.items():
             if found.class_names.setdefault(column, classes) != classes:
                 raise InputError(f"{flag}: the column {column} of {name} names other classes than the other metadata")
         own = {}
         for number, row in enumerate(rows):
             file = row.pop(KEY, None)
-            image = known.get(_place(_folder_of(name), file, flag, name)) if isinstance(file, str) else None
+            image = known.get(_find_place(name, file, flag)) if isinstance(file, str) else None
             if image is None:
                 missing.append(file if isinstance(file, str) else f"row {number} of {name}")
-            elif image in own and own[image] != row:
+            elif own.setdefault(image, row) != row:
                 repeated.append(image)
-            else:
-                own[image] = row
-                found.places[image] = f"row {number} of {name} ({image})"
-        found.rows.update(own)
-        found.columns += [column for row in own.values() for column in row if column not in found.columns]
+        found.rows |= own
     if missing:
-        notice(f"{flag}: skipped {counted(len(missing), 'row')} of the metadata without such an image", missing)
+        notice(f"{flag}: skipped {count(len(missing), 'row')} of the metadata without such an image", missing)
     if repeated:
-        notice(f"{flag}: skipped {counted(len(repeated), 'row')} about an image that has one already", repeated)
+        notice(f"{flag}: skipped {count(len(repeated), 'row')} about an image that has one already", repeated)
     return found
 
 
-def _folder_of(name: str) -> str:
-    return name.rpartition("/")[0]
-
-
-def _place(folder: str, file: str, flag: str, name: str) -> str:
-    """The name of a file in the listing, from the folder of its metadata."""
-    parts = folder.split("/") if folder else []
+def _find_place(metadata: str, file: str, flag: str) -> str:
+    """The name of a file in the listing, from the metadata that name it."""
     # Written on Windows.
     file = file.replace("\\", "/")
-    for part in file.split("/"):
-        if part == ".." and parts:
-            parts.pop()
-        elif part == ".." or (part == "" and file.startswith("/")):
-            raise InputError(f"{flag}: {name} names {file}, which leads out of the folder")
-        elif part not in ("", "."):
-            parts.append(part)
-    return unicodedata.normalize("NFC", "/".join(parts))
+    place = os.path.normpath(os.path.join(os.path.dirname(metadata), file))
+    if place == ".." or place.startswith(("/", "../")):
+        raise InputError(f"{flag}: {metadata} names {file}, which leads out of the folder")
+    return unicodedata.normalize("NFC", place)
 
 
-def _read(listing: Listing, name: str, flag: str) -> tuple[list[dict], dict[str, list[str]]]:
+def _read_file(path: Path, name: str, flag: str) -> tuple[list[dict], dict[str, list[str]]]:
     """The rows of one file, and the class names of its columns."""
-    path, names = listing.path(name), {}
+    read = {".parquet": _read_parquet, ".csv": _read_csv, ".jsonl": _read_lines}[path.suffix.lower()]
     try:
-        if name.lower().endswith(".parquet"):
-            rows, names = _read_parquet(path)
-        elif name.lower().endswith(".csv"):
-            rows = _read_csv(path)
-        else:
-            rows = _read_lines(path)
+        rows, names = read(path)
     except Exception as error:  # csv, json, pyarrow and the codec raise a dozen kinds for what is one thing to a user
-        raise InputError(f"{flag}: {name} cannot be read as metadata: {describe_reason(error)}") from error
+        raise InputError(f"{flag}: {name} cannot be read as metadata: {explain(error)}") from error
     if not any(KEY in row for row in rows):
-        columns = list(rows[0]) if rows else []
-        has = f"it has {named(columns, 8)}" if columns else "it is empty"
+        has = f"it has {enumerate_names(rows[0], 8)}" if rows else "it is empty"
         raise InputError(f"{flag}: {name} has no column {KEY} that says which image a row is about ({has})")
     return rows, names
 
 
-def _read_parquet(path):
+def _read_parquet(path: Path) -> tuple[list[dict], dict[str, list[str]]]:
     import datasets
     import pyarrow.parquet as parquet
 
@@ -116,24 +102,19 @@ def _read_parquet(path):
     return table.to_pylist(), {k: list(f.names) for k, f in features.items() if isinstance(f, datasets.ClassLabel)}
 
 
-def _read_csv(path) -> list[dict]:
+def _read_csv(path: Path) -> tuple[list[dict], dict]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         head = file.readline()
         file.seek(0)
         # Spreadsheets of some languages write semicolons.
-        delimiter = max(",;\t", key=head.count)
-        rows = list(csv.DictReader(file, delimiter=delimiter, restval=None))
-    # Cells beyond the last column.
-    return [{k.strip(): v for k, v in row.items() if k is not None} for row in rows]
+        rows = list(csv.DictReader(file, delimiter=max(",;\t", key=head.count)))
+    # Cells beyond the last column have no name.
+    return [{k.strip(): v for k, v in row.items() if k is not None} for row in rows], {}
 
 
-def _read_lines(path) -> list[dict]:
-    rows = []
+def _read_lines(path: Path) -> tuple[list[dict], dict]:
     with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file):
-            if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"line {number + 1} is not an object")
-                rows.append(row)
-    return rows
+        rows = [json.loads(line) for line in file if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("not every line is an object")
+    return rows, {}

@@ -1,27 +1,50 @@
-"""What is left out of a data set, in one line a kind: how many, and the names of the first."""
+"""The words in which a data set is spoken of: numbers, names and reasons, each of which fits in one line of a log."""
 
 import logging
+from collections.abc import Iterable
 
-from .findings import printable
+from PIL import UnidentifiedImageError
+
+from ..errors import describe_reason
 
 
 logger = logging.getLogger(__name__)
 
+# Of a name or a reason.
+MOST_CHARACTERS = 120
 
-def counted(number: int, noun: str) -> str:
+
+def clean(text: str) -> str:
+    """A text without what breaks a line or cannot be written to a terminal, shortened."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."
+
+
+def count(number: int, noun: str) -> str:
     """`1 image`, `2 images`, `2 classes`."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
 
 
-def named(names, most: int = 3) -> str:
+def enumerate_names(names: Iterable, most: int = 3) -> str:
     """The first names, and how many more there are."""
-    names = [printable(str(name)) for name in names]
+    names = [clean(str(name)) for name in names]
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def notice(text: str, names=()):
+def explain(error: BaseException) -> str:
+    """What was the matter in the first place."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow names a buffer in memory.
+        return "no image that can be read"
+    if isinstance(error, OSError) and error.strerror:
+        return clean(error.strerror)
+    return clean(describe_reason(error))
+
+
+def notice(text: str, names: Iterable = ()):
     """Say something about the data in one line of the log, with the first of the `names`."""
-    logger.warning("%s", f"{text}: {named(names)}" if names else text)
+    logger.warning("%s", f"{text}: {enumerate_names(names)}" if names else text)

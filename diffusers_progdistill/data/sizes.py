@@ -1,14 +1,13 @@
 """The one place that settles the size and the channels of the images, and that brings an image to that size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import InputError
-from .decode import Reading, is_gray, open_image, quiet_pillow, read_picture
-from .entries import list_entries
+from .decode import Reading, is_gray, list_entries, open_image, quiet_pillow, read_picture
 
 
 # Images whose first bytes tell whether a data set has colours.
@@ -34,7 +33,7 @@ def to_array(image: Image.Image, channels: int, resolution: int, center_crop: bo
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
-def look_at(entries, reading: Reading, count: int = LOOKED_AT) -> Look:
+def look_at(entries: Sequence, reading: Reading, count: int = LOOKED_AT) -> Look:
     """
     Look at a sample of the images that covers the whole data set.
 
@@ -44,8 +43,9 @@ def look_at(entries, reading: Reading, count: int = LOOKED_AT) -> Look:
     quiet_pillow()
     gray, size = True, None
     numbers = range(0, len(entries), max(1, len(entries) // count))
+    # The others are asked only for the size, where none of the sample says one.
     rest = sorted(set(range(len(entries))) - set(numbers))
-    for order, some in enumerate((numbers, rest)):
+    for some in (numbers, rest):
         for entry in list_entries(entries, some):
             try:
                 # The size is taken from a picture that can be read to its end.
@@ -54,46 +54,39 @@ def look_at(entries, reading: Reading, count: int = LOOKED_AT) -> Look:
                 size = size or min(image.size)
             except Exception:  # is counted when the images are read
                 continue
-            if order == 1:
+            if some is rest:
                 break
         if size is not None:
             return Look(1 if gray else 3, size)
     raise InputError(f"{reading.source} holds no readable image: give a folder with PNG or JPEG files")
 
 
-def parse_side(sample_size, owner: str) -> int | None:
+def parse_side(sample_size: object, owner: str) -> int | None:
     """
-    Height and width of a network's images from its config's `sample_size`, whatever form that has.
-
-    Args:
-        sample_size (`int`, `list[int]` or `None`): As configs have it.
-        owner (`str`): What a message calls the network.
+    Height and width of a network's images from its config's `sample_size`, a number or a list of one or two.
 
     Raises:
-        [`InputError`]: If the images are not square.
+        [`InputError`]: If the images of the `owner` are not square.
     """
-    sides = [sample_size] if not isinstance(sample_size, (list, tuple)) else list(sample_size)
+    sides = list(sample_size) if isinstance(sample_size, (list, tuple)) else [sample_size]
     if sides == [None]:
         return None
-    whole = [
-        int(s) for s in sides if isinstance(s, (int, float)) and not isinstance(s, bool) and s == s // 1 and s > 0
-    ]
-    if not 1 <= len(whole) == len(sides) <= 2:
+    is_whole = all(type(side) in (int, float) and side > 0 and side == side // 1 for side in sides)
+    if not is_whole or len(sides) not in (1, 2):
         raise InputError(f"{owner} has sample_size {sample_size}: it must be a whole number, or two equal ones")
-    if whole[0] != whole[-1]:
-        shown = "x".join(map(str, whole))
+    if sides[0] != sides[-1]:
+        shown = "x".join(str(int(side)) for side in sides)
         raise InputError(f"{owner} makes images of {shown}: only networks of square images can be used")
-    return whole[0]
+    return int(sides[0])
 
 
-def settle(resolution: int | None, sample_size, owner: str) -> int | None:
+def settle(resolution: int | None, sample_size: object, owner: str) -> int | None:
     """
     The size that a model's images have, or `None` where neither the option nor the model says one.
 
     Args:
         resolution (`int`, *optional*): The option `--resolution`.
-        sample_size (`int`, `list[int]` or `None`): Of the model's config.
-        owner (`str`): What a message calls the model: its option and value.
+        sample_size, owner: Of the model's config, and what a message calls it: its option and value.
 
     Raises:
         [`InputError`]: If they contradict each other.

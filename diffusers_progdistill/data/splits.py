@@ -1,9 +1,11 @@
 """Which images are the training set: real splits are told from classes that are called train or test."""
 
 import re
+from collections import Counter
+from functools import cache
 
 from ..errors import InputError
-from .notices import counted, named
+from .notices import count, enumerate_names, notice
 
 
 _WORDS = {
@@ -19,95 +21,81 @@ _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:[-_.].*)?")
 _FILE = re.compile(rf"(?:.*[-_. ])?({'|'.join(_SPLIT_OF)})(?:[-_. ].*|\d*)", re.IGNORECASE)
 
 
-def split_of_folder(name: str) -> str | None:
+@cache
+def read_split(folder: str) -> str | None:
     """The split that a folder is called by: train, test or validation."""
-    match = _FOLDER.fullmatch(name)
+    match = _FOLDER.fullmatch(folder)
     return _SPLIT_OF[match[1].lower()] if match else None
 
 
-def split_of_table(name: str) -> str | None:
+def read_table_splits(names: list[str]) -> list[str | None]:
+    """The split of each table; those of no split are the training set of a test or validation set beside them."""
+    splits = [_read_table_split(name) for name in names]
+    there = set(splits) - {None}
+    rest = "train" if there and there <= {"test", "validation"} else None
+    return [split or rest for split in splits]
+
+
+def _read_table_split(name: str) -> str | None:
     """The split of a table by its own name, or by the folder that it lies in."""
     *folders, file = name.split("/")
     stem = file.rpartition(".")[0]
     shard = _SHARD.fullmatch(stem)
     if match := _FILE.fullmatch(shard[1] if shard else stem):
         return _SPLIT_OF[match[1].lower()]
-    if splits := [split for folder in folders if (split := split_of_folder(folder))]:
-        return splits[-1]
-    return shard[1] if shard else None
+    splits = [split for split in map(read_split, folders) if split]
+    return splits[-1] if splits else shard and shard[1]
 
 
-def splits_of_tables(names: list[str]) -> list[str | None]:
-    """The split of each table; those of no split are the training set of a test or validation set beside them."""
-    splits = [split_of_table(name) for name in names]
-    there = set(splits) - {None}
-    rest = "train" if there and there <= {"test", "validation"} else None
-    return [split or rest for split in splits]
-
-
-def split_depth(names: list[str]) -> int | None:
+def find_split_level(names: list[str]) -> int | None:
     """
     The level of folders that are splits: every image lies below a folder of that level that is called as a split, one
     is the training set, and another is not. Class folders called train or test, beside others, are none.
     """
-    if not names:
-        return None
-    candidates = None
+    levels = None
     for name in names:
-        folders = name.split("/")[:-1]
-        found = {level for level, folder in enumerate(folders) if split_of_folder(folder)}
-        candidates = found if candidates is None else candidates & found
-        if not candidates:
+        here = {level for level, folder in enumerate(name.split("/")[:-1]) if read_split(folder)}
+        levels = here if levels is None else levels & here
+        if not levels:
             return None
-    for level in sorted(candidates):
-        splits = {split_of_folder(folder) for folder in {name.split("/")[level] for name in names}}
+    for level in sorted(levels or ()):
+        splits = {read_split(name.split("/")[level]) for name in names}
         if "train" in splits and len(splits) > 1:
             return level
     return None
 
 
-def choose_split(splits: list[str | None], wanted: str | None, flag: str, noun: str) -> tuple[list[bool], str | None]:
+def choose_split(
+    splits: list[str | None], wanted: str | None, flag: str, noun: str, sizes: list[int] | None = None
+) -> list[bool]:
     """
-    Which entries are used.
+    Which entries are used, with a notice of the others.
 
     Args:
         splits (`list[str | None]`): The split of each; all the same, or of one name or none, are no splits.
         wanted (`str` or `None`): `--train_split`; `None` stands for train.
-        flag, noun (`str`): What a message calls the data set and its entries.
-
-    Returns:
-        `tuple[list[bool], str | None]`: Whether each is used, and a notice of what is left out.
+        flag, noun (`str`): What a message calls the data set, and what it counts.
+        sizes (`list[int]`, *optional*): How many of these each entry is. Default: one.
 
     Raises:
         [`InputError`]: If there is no such split.
     """
-    there = sorted({split for split in splits if split is not None})
-    asked = canonical(wanted, there)
-    if asked not in there and (wanted is None or asked == "train") and len(there) < 2:
-        # What is not divided is the training set.
-        return [True] * len(splits), None
+    there = list(dict.fromkeys(split for split in splits if split is not None))
+    asked = "train" if wanted is None else wanted
+    # `val` and `dev` are `validation`.
+    asked = asked if asked in there else _SPLIT_OF.get(asked.lower(), asked)
+    # What is not divided is the training set.
+    is_whole = len(there) < 2 and (wanted is None or (asked == "train" and not _WORDS.keys() & set(there)))
+    if is_whole:
+        return [True] * len(splits)
     if asked not in there:
-        shown = ", ".join(there) if there else "there are none"
-        option = (
-            f"--train_split {wanted} is not a split of {flag}" if wanted is not None else f"{flag} has no split train"
-        )
-        raise InputError(f"{option}: give --train_split with one of its splits ({shown})")
-    if wanted is None and len(there) < 2:
-        return [True] * len(splits), None
-    used = [split == asked for split in splits]
-    left = sorted({split or "files of no split" for split in splits} - {asked})
-    text = f"{flag}: the split {asked} is used; left out: {counted(used.count(False), noun)} of {named(left, 5)}"
-    return used, text if left else None
-
-
-def canonical(wanted: str | None, there: list[str]) -> str:
-    """A split as the data name it: `val` and `dev` are `validation`."""
-    if wanted is None:
-        return "train"
-    return wanted if wanted in there else _SPLIT_OF.get(wanted.lower(), wanted)
-
-
-def folders_called_splits(names: list[str]) -> list[str]:
-    """Folders of the first level that are called as splits, whatever lies beside them."""
-    folders = {name.split("/")[0] for name in names if "/" in name}
-    return sorted(folder for folder in folders if split_of_folder(folder))
+        what = f"{flag} has no split train" if wanted is None else f"--train_split {wanted} is not a split of {flag}"
+        raise InputError(f"{what}: give --train_split with one of its splits ({', '.join(there) or 'there are none'})")
+    left: Counter[str] = Counter()
+    for split, size in zip(splits, sizes or [1] * len(splits)):
+        left[split or "files of no split"] += size
+    del left[asked]
+    if left:
+        shown = enumerate_names((f"{split} ({count(number, noun)})" for split, number in sorted(left.items())), 5)
+        notice(f"{flag}: the split {asked} is used; left out: {shown}")
+    return [split == asked for split in splits]

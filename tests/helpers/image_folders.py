@@ -5,7 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from diffusers_progdistill.data.load import find_images_of, load_data
+from diffusers_progdistill.data.load import find_images, load_data
 from diffusers_progdistill.training.config import DistillationConfig
 
 
@@ -60,7 +60,7 @@ def config_of(folder, **options):
 
 def found(folder, **options):
     """What is found, before anything is decoded."""
-    return find_images_of(config_of(folder, **options))
+    return find_images(config_of(folder, **options))
 
 
 def names_found(folder, **options):

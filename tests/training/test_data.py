@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusers_progdistill.data import BatchLayout, GlobalOrder, entries, load_data
+from diffusers_progdistill.data import BatchLayout, GlobalOrder, decode, load_data
 from diffusers_progdistill.data import images as images_module
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.config import DistillationConfig
@@ -58,7 +58,7 @@ def test_a_parquet_file_gives_what_the_folder_gives(folder, tmp_path):
 def test_images_too_many_for_memory_are_the_same(folder, tmp_path, monkeypatch):
     options = {"resolution": 8, "class_column": "label"}
     # Slices that do not end with the data.
-    monkeypatch.setattr(entries, "READ_AT_ONCE", 4)
+    monkeypatch.setattr(decode, "READ_AT_ONCE", 4)
     images, labels = load_data(config(folder, tmp_path, **options)).__getitems__([5, 0, 3])
     monkeypatch.setattr(images_module, "MEMORY_LIMIT", 0)
     kept = load_data(config(folder, tmp_path, **options))
