@@ -12,6 +12,7 @@ from .retries import RETRY_DELAYS, describe, find_response, retry
 
 
 CARD_NAME = "README.md"
+LARGE_FILES = (".safetensors", ".png")
 
 
 def open_repository(
@@ -119,4 +120,8 @@ def commit_files(api: HfApi, repo_id: str, files: dict[str, Path | bytes], messa
             while f"README.{number}.md" in names:
                 number += 1
             additions.append(CommitOperationAdd(f"README.{number}.md", text))
+    for addition in additions:
+        if addition.path_in_repo.endswith(LARGE_FILES):
+            # One by one, since the client sends several in threads for which Python would wait at its end.
+            api.preupload_lfs_files(repo_id, [addition])
     return api.create_commit(repo_id, additions, commit_message=message).oid

@@ -68,6 +68,8 @@ class Hub:
         self.tokens_at_storage = 0
         self.faults: list[Fault] = []
         self.gate.set()
+        # A pattern of paths whose requests are not answered as long as it is set.
+        self.hold: str | None = None
 
     def __enter__(self):
         self._listen()
@@ -181,6 +183,8 @@ class Handler(Routes, BaseHTTPRequestHandler):
         if fault is not None and isinstance(fault.kind, int):
             return self.reply_json({"error": "made to fail"}, fault.kind, fault.headers)
         hub.gate.wait()
+        while hub.hold is not None and re.search(hub.hold, self.path):
+            time.sleep(0.1)
         self.query, self.commit_header = parse_qs(url.query), {}
         routes = ((name, re.fullmatch(pattern, url.path)) for verb, pattern, name in self.ROUTES if verb == method)
         name, match = next(((name, match) for name, match in routes if match), (None, None))

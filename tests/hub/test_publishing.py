@@ -267,6 +267,22 @@ def test_killed_during_an_upload(hub, teacher_folder, tmp_path):
     assert len(hub.repo("me/m").commits) == 1 + 4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("request_", ["/refs", "/storage/"])
+def test_a_signal_while_an_upload_hangs(hub, teacher_folder, tmp_path, request_):
+    """What is under way is left behind when the grace period ends, and named."""
+    hub.hold = request_
+    process = start(
+        command(*arguments(teacher_folder, tmp_path / "run", 4, 1, "--push_to_hub", "--hub_model_id=me/m"))
+    )
+    record = tmp_path / "run" / "chain.json"
+    assert wait_for(lambda: record.exists() and '"finished": true' in record.read_text(), process)
+    assert wait_for(lambda: any(request_ in path for _, path in hub.requests), process)
+    os.kill(process.pid, signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 143 and "not on the Hub: steps-2, steps-1" in output, output
+
+
 def test_the_token_is_nowhere(hub, teacher_folder, tmp_path, monkeypatch):
     hub.users["hf_SecretSecret"] = hub.users["hf_write"]
     more = ["--push_to_hub", "--hub_model_id=me/m", "--hub_token=hf_SecretSecret", "--report_to=tensorboard"]
