@@ -7,7 +7,7 @@ accelerate launch examples/train_progressive_distillation.py \\
 import sys
 
 from diffusers_progdistill.commands.distill import main
-from diffusers_progdistill.commands.parsing import run
+from diffusers_progdistill.commands.main import run
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ accelerate launch examples/train_teacher.py --dataset_name digits --output_dir m
 
 import sys
 
-from diffusers_progdistill.commands.parsing import run
+from diffusers_progdistill.commands.main import run
 from diffusers_progdistill.commands.train_teacher import main
 
 

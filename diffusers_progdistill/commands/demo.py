@@ -1,10 +1,11 @@
-import argparse
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
-from ..paths import settle_path
+from ..paths import resolve_paths
 from ..training.config import DistillationConfig, TeacherConfig
+from ..training.options import Valid, check_values, option
+from .parsing import parse
 
 
 DESCRIPTION = """Train a small teacher of scikit-learn's 1,797 handwritten digits and distil it from 32 steps to 1, on
@@ -12,6 +13,21 @@ a CPU in minutes. OUTPUT_DIR gets the teacher, a student for each of 16, 8, 4, 2
 curve.png. A second call says that it is finished, or continues what was interrupted."""
 
 SHARED = {"dataset_name": "digits", "report_to": "none"}
+
+
+@dataclass
+class DemoConfig:
+    """Options of `progdistill demo`."""
+
+    output_dir: str = option("demo-digits", "Where everything is written.")
+    scale: float = option(
+        1.0,
+        "Fraction of the updates and images; less is faster and worse.",
+        Valid(lambda value: 0 < value <= 100, "a positive number up to 100"),
+    )
+
+    def __post_init__(self):
+        resolve_paths(self)
 
 
 def teacher_config(folder: Path, scale: float = 1.0) -> TeacherConfig:
@@ -52,18 +68,10 @@ def chain_config(folder: Path, scale: float = 1.0) -> DistillationConfig:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("progdistill demo", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument(
-        "--output_dir", default="demo-digits", help="Where everything is written (default: %(default)s)."
-    )
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="Fraction of the updates and images; less is faster and worse."
-    )
-    options = parser.parse_args(argv)
-    if not 0 < options.scale <= 100:
-        raise InputError(f"--scale must be a positive number up to 100, not {options.scale}")
-    folder = Path(settle_path(options.output_dir, "--output_dir"))
-    teacher, chain = teacher_config(folder, options.scale), chain_config(folder, options.scale)
+    config = parse(DemoConfig, argv, "progdistill demo", DESCRIPTION)
+    check_values(config)
+    folder = Path(config.output_dir)
+    teacher, chain = teacher_config(folder, config.scale), chain_config(folder, config.scale)
     teacher.check(), chain.check()
     from ..training.chain import distill
     from ..training.teacher import train_teacher

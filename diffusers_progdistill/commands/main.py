@@ -1,10 +1,12 @@
 """The `progdistill` command. Subcommands are imported when they are asked for: `--help` needs no torch."""
 
+import errno
 import importlib
 import sys
+from collections.abc import Callable
 
 from .. import __version__
-from .parsing import run
+from ..errors import DiskError, InputError, PublishError, StoppedBySignal
 from .terminal import lasting_output
 
 
@@ -17,6 +19,12 @@ COMMANDS = {
     "card": "write the model card of a chain",
     "evaluate": "measure models: distances to real images, precision and recall, agreement with the teacher",
     "sample": "generate images with a model and put them in one picture",
+}
+
+# What a disk, a share, the rights of a file or a limit of the system brings about; not a fault of the program.
+OF_THE_SYSTEM = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM),
+    *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR),
 }
 
 
@@ -32,19 +40,53 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    return run(lambda: run_command(argv))
+
+
+def run_command(argv: list[str]) -> int:
+    """What the words ask for."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    if argv[0] not in COMMANDS:
+        raise InputError(f"unknown command {argv[0]!r}; one of {', '.join(COMMANDS)}")
+    return importlib.import_module(f".{argv[0].replace('-', '_')}", __package__).main(argv[1:])
+
+
+def run(function: Callable[[], int | None]) -> int:
+    """Run a command and turn what it raises into an exit status, see `progdistill --help`."""
     with lasting_output():
-        if not argv or argv[0] in ("-h", "--help"):
-            print(usage())
-            return 0 if argv else 2
-        if argv[0] == "--version":
-            print(__version__)
-            return 0
-        if argv[0] not in COMMANDS:
-            text = f"unknown command {argv[0]!r}; one of {', '.join(COMMANDS)}"
-            print(f"progdistill: error: {text}", file=sys.stderr)
-            return 2
-        module = importlib.import_module(f".{argv[0].replace('-', '_')}", __package__)
-        return run(lambda: module.main(argv[1:]))
+        try:
+            return function() or 0
+        except (InputError, StoppedBySignal, PublishError, KeyboardInterrupt, OSError, FloatingPointError) as error:
+            if isinstance(error, OSError) and not (isinstance(error, DiskError) or error.errno in OF_THE_SYSTEM):
+                raise
+            text, status = last_words(error)
+            print(f"progdistill: {' '.join(text.split())}", file=sys.stderr)
+            return status
+
+
+def last_words(error: BaseException) -> tuple[str, int]:
+    """What is said at the end of a command that did not get to its own, and the exit status."""
+    match error:
+        case InputError():
+            return f"error: {error}", 2
+        case StoppedBySignal():
+            return f"stopped by {error}; the same command goes on from here", 128 + error.signum
+        case PublishError():
+            return str(error), 3
+        case KeyboardInterrupt():
+            return "interrupted", 130
+        case DiskError():
+            return f"stopped: {error}; what was finished before is whole", 1
+        case OSError():
+            place = f"{error.filename}: " if error.filename else ""
+            return f"stopped: {place}{error.strerror}", 1
+        case _:
+            return f"stopped: {error}", 1
 
 
 if __name__ == "__main__":

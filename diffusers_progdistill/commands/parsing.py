@@ -1,128 +1,95 @@
-"""Command lines and YAML files into config dataclasses: one parser checks both, errors are one line."""
+"""Command lines and YAML files into dataclasses of options: a word means the same in both, errors are one line."""
 
 import argparse
-import copy
-import difflib
-import errno
 import re
-import sys
-from dataclasses import fields
-from typing import NoReturn, get_args
+from dataclasses import Field, fields
+from typing import Any, NoReturn
 
-from transformers.hf_argparser import HfArgumentParser
-
-from ..errors import DiskError, InputError, PublishError, StoppedBySignal
+from ..errors import InputError
 from ..paths import settle_path
-from . import words
-from .options_file import flags_of_file
-from .terminal import lasting_output
+from ..training.options import list_choices
+from .options_file import OptionsFile
+from .words import find_reader, read_truth, suggest
 
 
-# Parts of a YAML file that are for one command.
-SECTIONS = ("train-teacher", "convert", "distill", "evaluate", "sample", "push", "card")
-
-# What a disk, a share, the rights of a file or a limit of the system brings about; not a fault of the program.
-OF_THE_SYSTEM = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM),
-    *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR),
-}
+# Options that name a data set, of which there can only be one.
+DATA_SETS = {"dataset_name", "train_data_dir"}
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the default of each option; where there is none, the help text says what is done."""
+class OptionParser(argparse.ArgumentParser):
+    """
+    The parser of the options of a dataclass. It takes no abbreviations, says what is wrong in one line without the
+    usage, and returns what was typed only.
+    """
 
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+    def __init__(self, config_class: type, prog: str, description: str):
+        super().__init__(
+            prog,
+            description=description,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+        )
+        self.readers = {one.name: find_reader(one.type) for one in fields(config_class)}
+        for one in fields(config_class):
+            self._add_option(one)
+        self.add_argument(
+            "--config", action="append", metavar="FILE.yaml", help="Options as 'option: value' lines; typed ones win."
+        )
 
+    def _add_option(self, one: Field):
+        choices, reader = list_choices(one.type), self.readers[one.name]
+        default = "" if one.default is None else f" (default: {one.default})"
+        self.add_argument(
+            f"--{one.name}",
+            type=reader,
+            metavar=f"{{{','.join(choices)}}}" if choices else None,
+            help=one.metadata["help"].replace("%", "%%") + default,
+            **({"nargs": "?", "const": True} if reader is read_truth else {}),
+        )
+        if reader is read_truth and one.default is not False:
+            help = f"Set --{one.name} to false."
+            self.add_argument(f"--no_{one.name}", dest=one.name, action="store_false", help=help)
 
-class OneLineParser(HfArgumentParser):
-    """`HfArgumentParser` that takes no abbreviations and says what is wrong in one line, without the usage."""
-
-    def __init__(self, dataclass_types, **kwargs):
-        super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
-        # Switches that may be left open get the counterpart that the parent class gives to those that are on.
-        for one in fields(dataclass_types):
-            if one.default is None and bool in get_args(one.type):
-                names = f"--no_{one.name}", f"--no-{one.name.replace('_', '-')}"
-                self.add_argument(
-                    *names, dest=one.name, action="store_false", default=None, help=f"Set --{one.name} to false."
-                )
-        for action in self._actions:
-            # Numbers, words and truth values mean the same on a command line and in a file.
-            action.type = words.of_action(action) or action.type
-            action.metavar = f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.metavar
-            action.choices = None if action.choices else action.choices
-
-    @staticmethod
-    def _parse_dataclass_field(parser, one):
-        # The parent hands all of the metadata to argparse.
-        one = copy.copy(one)
-        one.metadata = {"help": one.metadata["help"]}
-        if one.default is None and bool in get_args(one.type):
-            one.metadata |= {"nargs": "?", "const": True}
-        HfArgumentParser._parse_dataclass_field(parser, one)
-
-    def error(self, message) -> NoReturn:
+    def error(self, message: str) -> NoReturn:
         if unknown := re.match(r"unrecognized arguments: (\S+)", message):
             name = unknown[1].split("=")[0]
             if not name.startswith("-"):
                 raise InputError(f"unexpected word {name!r}: options begin with --")
-            near = difflib.get_close_matches(name.lower(), [f"--{k}" for k in self.options() if "-" not in k], 1)
-            advice = f"; did you mean {near[0]}?" if near else ""
-            raise InputError(f"unknown option {name}{advice}")
-        # argparse says `argument --seed/--x: ...`.
-        raise InputError(re.sub(r"^argument (--\w+)\S*:", r"\1", message))
-
-    def options(self) -> dict[str, argparse.Action]:
-        """Every long option without its dashes."""
-        return {o[2:]: a for a in self._actions for o in a.option_strings if o.startswith("--") and o != "--help"}
+            raise InputError(f"unknown option {name}{suggest(name, [f'--{k}' for k in (*self.readers, 'config')])}")
+        if message == "argument --config: expected one argument":
+            raise InputError("--config needs the path of a YAML file")
+        # argparse says `argument --seed: ...`.
+        raise InputError(re.sub(r"^argument (--\w+):", r"\1", message))
 
 
-def without_replaced_data(flags: list[str], typed: list[str]) -> list[str]:
-    """The flags of a file without its data set, if another one is typed: there can only be one."""
-    sources = ("--dataset_name", "--train_data_dir", "--dataset_config_name")
-    names = {"--" + word[2:].split("=")[0].replace("-", "_") for word in typed if word.startswith("--")}
-    if not names & set(sources[:2]):
-        return flags
-    return [flag for flag in flags if flag.split("=")[0] not in sources]
-
-
-def parse(config_class, argv: list[str], prog: str, description: str, defaults: dict | None = None):
+def parse(config_class: type, argv: list[str], prog: str, description: str) -> Any:
     """
-    Parse a command line into a config, with the flags of `--config FILE.yaml` placed before the typed ones.
+    Parse a command line into a dataclass of options; typed options win over those of `--config FILE.yaml`.
 
     Args:
-        config_class (`type`): A dataclass.
+        config_class (`type`): The dataclass.
         argv (`list[str]`): The words after the command's name.
-        prog, description (`str`): For the help page.
-        defaults (`dict`, *optional*): Other defaults than the dataclass's.
+        prog, description (`str`): For the help page; the last word of `prog` is the command.
 
     Raises:
         [`InputError`]: If something is unknown or of the wrong type.
     """
-    parser = OneLineParser(
-        config_class,
-        prog=prog,
-        description=description,
-        formatter_class=lambda prog: HelpFormatter(prog, max_help_position=32, width=100),
-    )
-    parser.add_argument("--config", metavar="FILE.yaml", help="Options as 'option: value' lines; typed ones win.")
-    if defaults:
-        parser.set_defaults(**defaults)
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    early.add_argument("--config", action="append")
-    try:
-        files = early.parse_known_args(argv)[0].config or []
-    except argparse.ArgumentError:
-        raise InputError("--config needs the path of a YAML file") from None
+    parser = OptionParser(config_class, prog, description)
+    typed = vars(parser.parse_args([_spell(word) for word in argv]))
+    files = typed.pop("config", [])
     if len(files) > 1:
         raise InputError(f"--config is given {len(files)} times: give one file")
-    if files and not {"-h", "--help"} & set(argv):
-        flags = flags_of_file(files[0], prog.split()[-1], SECTIONS, parser.options())
-        argv = without_replaced_data(flags, argv) + argv
-    values = vars(parser.parse_args(argv))
-    values.pop("config")
-    return config_class(**values)
+    read = OptionsFile(files[0], parser.readers).read(prog.split()[-1].replace("-", "_")) if files else {}
+    if typed.keys() & DATA_SETS:
+        read = {name: value for name, value in read.items() if name not in {*DATA_SETS, "dataset_config_name"}}
+    return config_class(**{**read, **typed})
+
+
+def _spell(word: str) -> str:
+    """An option's name with underscores, however it was typed."""
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else word
 
 
 def split_target(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -134,36 +101,3 @@ def split_targets(argv: list[str]) -> tuple[list[str], list[str]]:
     """The folders or models that come before a command's options, and the options."""
     count = next((k for k, word in enumerate(argv) if word.startswith("-")), len(argv))
     return [settle_path(word, "DIR") for word in argv[:count]], argv[count:]
-
-
-def run(function) -> int:
-    """Run a command and turn what it raises into an exit status, see `progdistill --help`."""
-    with lasting_output():
-        try:
-            return function() or 0
-        except (InputError, StoppedBySignal, PublishError, KeyboardInterrupt, OSError, FloatingPointError) as error:
-            if isinstance(error, OSError) and not (isinstance(error, DiskError) or error.errno in OF_THE_SYSTEM):
-                raise
-            text, status = last_words(error)
-            print(f"progdistill: {' '.join(text.split())}", file=sys.stderr)
-            return status
-
-
-def last_words(error: BaseException) -> tuple[str, int]:
-    """What is said at the end of a command that did not get to its own, and the exit status."""
-    match error:
-        case InputError():
-            return f"error: {error}", 2
-        case StoppedBySignal():
-            return f"stopped by {error}; the same command goes on from here", 128 + error.signum
-        case PublishError():
-            return str(error), 3
-        case KeyboardInterrupt():
-            return "interrupted", 130
-        case DiskError():
-            return f"stopped: {error}; what was finished before is whole", 1
-        case OSError():
-            place = f"{error.filename}: " if error.filename else ""
-            return f"stopped: {place}{error.strerror}", 1
-        case _:
-            return f"stopped: {error}", 1

@@ -3,26 +3,32 @@ from pathlib import Path
 
 from ..disk import replace_file
 from ..errors import InputError
-from ..paths import resolve_paths, settle_path
-from ..training.config import option
+from ..paths import resolve_paths
+from ..training.options import POSITIVE, Valid, check_values, option
 from .parsing import parse, split_target
 
 
 DESCRIPTION = """Generate images with a distilled student or a teacher and save them as one picture.
 usage: progdistill sample DIR [OPTIONS]; DIR is a pipeline folder or a name on the Hub."""
 
+PICTURE = Valid(
+    lambda name: name.lower().endswith((".png", ".jpg", ".jpeg", ".webp")), "a picture's name, such as samples.png"
+)
+
 
 @dataclass
 class SampleConfig:
     """Options of `progdistill sample`."""
 
-    num_images: int = option(64, "Number of images.")
-    num_inference_steps: int | None = option(None, "Sampling steps. Default: what the model was distilled for.")
+    num_images: int = option(64, "Number of images.", POSITIVE)
+    num_inference_steps: int | None = option(
+        None, "Sampling steps. Default: what the model was distilled for.", POSITIVE
+    )
     class_labels: str | None = option(None, "Classes by label or name, such as 3,7; repeated over the images.")
     guidance_scale: float = option(1.0, "Scale of classifier-free guidance; 1 is none, and right for students.")
-    output: str = option("samples.png", "The picture to write.")
+    output: str = option("samples.png", "The picture to write.", PICTURE)
     seed: int = option(0, "Seed of the noise.")
-    batch_size: int = option(64, "Images that are generated in one go.")
+    batch_size: int = option(64, "Images that are generated in one go.", POSITIVE)
     revision: str | None = option(None, "Branch, tag or commit on the Hub, such as steps-8.")
     variant: str | None = option(None, "Variant of the weights, for example fp16.")
     cache_dir: str | None = option(None, "Where downloaded models are kept.")
@@ -38,13 +44,7 @@ def main(argv: list[str]) -> int:
     config = parse(SampleConfig, argv, "progdistill sample", DESCRIPTION)
     if model is None:
         raise InputError("give the model first: progdistill sample DIR")
-    for name in ("num_images", "batch_size"):
-        if getattr(config, name) < 1:
-            raise InputError(f"--{name} must be a positive number, not {getattr(config, name)}")
-    if config.num_inference_steps is not None and config.num_inference_steps < 1:
-        raise InputError(f"--num_inference_steps must be a positive number, not {config.num_inference_steps}")
-    if not config.output.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
-        raise InputError(f"--output {config.output} must be a picture's name, such as samples.png")
+    check_values(config)
     if not Path(config.output).absolute().parent.is_dir():
         raise InputError(f"--output {config.output} is in a folder that does not exist")
     sample(model, config)
@@ -62,22 +62,20 @@ def sample(model: str, config: SampleConfig):
     from ..pipelines.loading import ModelSource, find_device, load_model
 
     logging.disable_progress_bar()
-    model = settle_path(model, "DIR")
     where = {"cache_dir": config.cache_dir, "token": config.hub_token, "revision": config.revision}
     source = ModelSource(model, "", variant=config.variant, trust_remote_code=config.trust_remote_code, **where)
     pipeline = load_model(source).to(find_device())
-    labels = None
+    images, labels = [], None
     try:
         if config.class_labels is not None:
             given = pipeline.get_label_ids([c.strip() for c in config.class_labels.split(",")])
             labels = [given[k % len(given)] for k in range(config.num_images)]
-        images = []
         for first in range(0, config.num_images, config.batch_size):
             size = min(config.batch_size, config.num_images - first)
             noise, generators = draw_noise(config.seed, first, size, pipeline.latents_shape(1)[1:])
-            part = None if labels is None else labels[first : first + size]
+            some = None if labels is None else labels[first : first + size]
             options = {"output_type": "pt", "guidance_scale": config.guidance_scale}
-            made = pipeline(size, part, config.num_inference_steps, generators, latents=noise, **options)
+            made = pipeline(size, some, config.num_inference_steps, generators, latents=noise, **options)
             images.append(made.images.cpu())
     except ValueError as error:
         raise InputError(str(error)) from error

@@ -7,6 +7,8 @@ import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterable
+from typing import TextIO
 
 
 # A log on a full disk may get room again. Whatever else a write fails with, its reader is gone for good.
@@ -18,63 +20,62 @@ class LastingStream:
     A text stream to which writing never fails.
 
     Args:
-        stream (`io.TextIOBase`): What is written to, as long as it can be.
+        stream (`TextIO`): What is written to, as long as it can be.
     """
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO):
         self._stream = stream
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str):
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            self._try(self._stream.write, text)
-        except UnicodeEncodeError:
-            encoding = getattr(self._stream, "encoding", None) or "ascii"
-            self._try(self._stream.write, text.encode(encoding, "replace").decode(encoding))
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        with self._dropping(PASSING):
+            self._stream.write(text.encode(encoding, "replace").decode(encoding))
         return len(text)
 
-    def writelines(self, lines):
+    def writelines(self, lines: Iterable[str]):
         for line in lines:
             self.write(line)
 
     def flush(self):
-        self._try(self._stream.flush)
+        with self._dropping(PASSING):
+            self._stream.flush()
 
     def isatty(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
             return self._stream.isatty()
         return False
 
-    def _try(self, function, *arguments):
+    def close_quietly(self):
+        """Write out what is left; what cannot be would make Python complain, and change the exit status."""
+        with self._dropping(set()):
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _dropping(self, passing: set[int]):
+        """Drop what cannot be written. Unless that may pass, everything from here on goes to nothing."""
         try:
-            function(*arguments)
-        except UnicodeEncodeError:
-            raise
+            yield
         except OSError as error:
-            if error.errno not in PASSING:
-                self._point_nowhere()
+            if error.errno not in passing:
+                # Under its number, so that libraries of whatever language write to nothing too.
+                with contextlib.suppress(OSError, ValueError, AttributeError):
+                    number = self._stream.fileno()
+                    if number in (1, 2):
+                        point_nowhere(number)
         except ValueError:
             # It was closed.
             pass
 
-    def _point_nowhere(self):
-        """From here on everything that writes to this terminal or pipe, in whatever language, writes to nothing."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            own = self._stream.fileno()
-            if own in (1, 2):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, own)
-                os.close(nowhere)
 
-    def close_quietly(self):
-        """Write out what is left; what cannot be would make Python complain, and change the exit status."""
-        with contextlib.suppress(ValueError):
-            try:
-                self._stream.flush()
-            except OSError:
-                self._point_nowhere()
+def point_nowhere(number: int):
+    """Give the number of a standard file to nothing."""
+    opened = os.open(os.devnull, os.O_RDWR)
+    if opened != number:
+        os.dup2(opened, number)
+        os.close(opened)
 
 
 def occupy_closed_files():
@@ -86,10 +87,7 @@ def occupy_closed_files():
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)
-            if opened != number:
-                os.dup2(opened, number)
-                os.close(opened)
+            point_nowhere(number)
 
 
 @contextlib.contextmanager
@@ -100,16 +98,13 @@ def lasting_output():
         yield
         return
     occupy_closed_files()
-    # Python has none where the file was closed.
-    missing = [open(os.devnull, "w") for stream in before if stream is None]
-    spare = iter(missing)
-    lasting = [LastingStream(next(spare) if stream is None else stream) for stream in before]
-    sys.stdout, sys.stderr = lasting
-    try:
-        yield
-    finally:
-        for stream in lasting:
-            stream.close_quietly()
-        sys.stdout, sys.stderr = before
-        for stream in missing:
-            stream.close()
+    with contextlib.ExitStack() as opened:
+        # Python has no stream where the file was closed.
+        streams = [opened.enter_context(open(os.devnull, "w")) if one is None else one for one in before]
+        sys.stdout, sys.stderr = lasting = [LastingStream(stream) for stream in streams]
+        try:
+            yield
+        finally:
+            for stream in lasting:
+                stream.close_quietly()
+            sys.stdout, sys.stderr = before

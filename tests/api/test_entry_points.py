@@ -2,12 +2,14 @@
 
 import copy
 import ctypes
+import dataclasses
 import logging
 import random
 import signal
 import sys
 import threading
 import warnings
+from dataclasses import FrozenInstanceError
 
 import diffusers
 import numpy as np
@@ -31,6 +33,7 @@ from diffusers_progdistill import (
 from diffusers_progdistill.commands.evaluate import EvaluationConfig
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.evaluate import evaluate
+from diffusers_progdistill.training.run import open_run
 
 
 COMMON = {"dataset_name": "digits", "report_to": "none", "train_batch_size": 4}
@@ -198,3 +201,12 @@ def test_a_failed_run_leaves_its_folder_free(teachers, tmp_path, monkeypatch):
         with pytest.raises(FloatingPointError):
             distill(config)
     assert (distill(config) / "steps-1/model_index.json").exists()
+
+
+def test_nothing_sets_the_options_of_a_run(teachers, tmp_path):
+    config = chain_of(teachers / "v_prediction", tmp_path / "run")
+    run = open_run(config)
+    assert run.config.prediction_type == "v_prediction" and run.config.mixed_precision == "no"
+    with pytest.raises(FrozenInstanceError, match="start_steps"):
+        run.config.start_steps = 4
+    assert dataclasses.replace(run.config, start_steps=4).start_steps == 4 and config.prediction_type is None

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 from diffusers_progdistill import disk
-from diffusers_progdistill.commands.main import main
-from diffusers_progdistill.commands.parsing import run
+from diffusers_progdistill.commands.main import main, run
 from diffusers_progdistill.disk import flush, flush_tree, replace_file, replace_folder, write_json
 from diffusers_progdistill.errors import DiskError, InputError
 from diffusers_progdistill.evaluation.cache import cached, stored

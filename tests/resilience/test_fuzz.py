@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffusers_progdistill.commands import parsing
+from diffusers_progdistill.commands import main, parsing
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.record import FORMAT, Record, read_finished
 from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
@@ -33,7 +33,7 @@ FUZZ = settings(
 
 def plan_or_refusal(config_class, argv, capsys):
     """Parse and check like a command does: exit status 0 or 2, and then one line."""
-    status = parsing.run(lambda: parsing.parse(config_class, argv, "progdistill", "").check())
+    status = main.run(lambda: parsing.parse(config_class, argv, "progdistill", "").check())
     said = capsys.readouterr().err
     assert status in (0, 2)
     assert status == 0 or said.count("\n") == 1 and said.startswith("progdistill: error: ")
