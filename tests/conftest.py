@@ -28,7 +28,8 @@ from helpers.python_server import SERVER  # noqa: E402
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline  # noqa: E402
 from diffusers_progdistill.commands.main import main  # noqa: E402
 from diffusers_progdistill.evaluation import extractors  # noqa: E402
-from diffusers_progdistill.evaluation.images import ALL_IMAGES, content_keys  # noqa: E402
+from diffusers_progdistill.evaluation.images import hash_images  # noqa: E402
+from diffusers_progdistill.identity import content_key  # noqa: E402
 
 
 torch.set_num_threads(1)
@@ -55,7 +56,7 @@ def one_classifier():
     made, train = {}, extractors.train_classifier
 
     def train_once(data, *options):
-        (key,) = content_keys(data, (*options, ALL_IMAGES, data.labels))
+        key = content_key(*options, hash_images(data), data.labels)
         if key not in made:
             made[key] = train(data, *options)
         return copy.deepcopy(made[key])

@@ -118,7 +118,8 @@ def show(folder: Path, names: list[str], against: str, seeds: list[int], figures
     rows = {}
     for row in figures.evaluation.rows:
         name, seed, steps = row["model"].rsplit(", ", 2)
-        asked = row["num_images"] == figures.evaluation.num_images and row["seed"] in figures.evaluation.seeds
+        settings = figures.evaluation.settings
+        asked = row["num_images"] == settings.num_images and row["seed"] in settings.seeds
         if asked and int(seed) in seeds:
             rows.setdefault((name, int(steps)), []).append({**row, "training_seed": int(seed)})
     print(f"{'option':<32}{'steps':>6}{'distance, median [range]':>30}{'units':>8}{'seconds':>9}   against {against}")

@@ -1,7 +1,7 @@
 """The rival of a chain: one consistency-style student of the same teacher, at the same cost in forward passes.
 
 python benchmarks/quality/consistency_student.py train --config CONFIG.yaml --output_dir consistency --forward_passes N
-python benchmarks/quality/consistency_student.py measure consistency --config CONFIG.yaml --evaluation evaluation.json
+python benchmarks/quality/consistency_student.py measure consistency --config CONFIG.yaml --evaluation FOLDER
 
 diffusers' latent-consistency recipe (Luo et al., 2023) for a UNet2DModel on pixels: 64 DDIM steps of the teacher, one
 of which the student is to be consistent over; boundary scalings with sigma_data 0.5 and timesteps times 10; a
@@ -22,10 +22,9 @@ from accelerate import Accelerator
 
 from diffusers_progdistill.commands.parsing import parse
 from diffusers_progdistill.data import load_data
-from diffusers_progdistill.evaluation.extractors import load_extractor
-from diffusers_progdistill.evaluation.figures import Evaluation, Subject
-from diffusers_progdistill.evaluation.metrics import ImageMetrics
-from diffusers_progdistill.evaluation.summary import summaries, table
+from diffusers_progdistill.evaluation.figures import Evaluation, EvaluationSettings, Subject
+from diffusers_progdistill.evaluation.metrics import load_metrics
+from diffusers_progdistill.evaluation.store import format_table, summarize_rows
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.processes.betas import add_noise, cosine_angle, time_to_timestep
 from diffusers_progdistill.processes.prediction import to_sample
@@ -120,7 +119,7 @@ def train(config: DistillationConfig, forward_passes: int):
 
 
 def measure(config: DistillationConfig, folder: Path, options):
-    """Add its figures to an `evaluation.json`, with the noise and the features of the others."""
+    """Add its figures to the `evaluation.json` of a folder, with the noise and the features of the others."""
     accelerator, pipelines = Accelerator(cpu=not torch.accelerator.is_available()), []
     for fresh in (True, False):
         pipeline = ConsistencyPipeline.from_pretrained(folder).to(accelerator.device)
@@ -129,13 +128,13 @@ def measure(config: DistillationConfig, folder: Path, options):
         pipelines.append(("consistency" if fresh else "consistency, DDIM", pipeline))
     unet = pipelines[0][1].unet.config
     data = load_data(config, unet.in_channels, unet.sample_size)
-    names = options.feature_extractor.split(",")
-    extractors = {name: load_extractor(name, data, device=accelerator.device) for name in names}
-    metrics = {name: ImageMetrics(data, e, options.num_images) for name, e in extractors.items()}
+    config.feature_extractor = options.feature_extractor
+    metrics = load_metrics(config, options.num_images, data, accelerator)
     seeds, steps = ([int(word) for word in text.split(",")] for text in (options.seeds, options.steps))
-    evaluation = Evaluation(options.evaluation, accelerator, metrics, options.num_images, seeds)
+    settings = EvaluationSettings(options.num_images, tuple(seeds))
+    evaluation = Evaluation(options.evaluation, accelerator, metrics, settings)
     rows = evaluation.run([Subject(name, pipeline, steps) for name, pipeline in pipelines])
-    print(table(summaries(rows), evaluation.floors))
+    print(format_table(summarize_rows(rows)))
 
 
 def main():
@@ -143,7 +142,7 @@ def main():
     parser.add_argument("what", choices=["train", "measure"])
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--forward_passes", type=int)
-    parser.add_argument("--evaluation", type=Path, default=Path("evaluation.json"))
+    parser.add_argument("--evaluation", type=Path, default=Path())
     parser.add_argument("--num_images", type=int, default=2000)
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--steps", default="1,2,4,8")

@@ -41,7 +41,7 @@ def main():
         )
 
     reference = distances(teacher, 256)
-    show("teacher, DDIM 256 steps", reference, f"floor {metric.floor:.3f}")
+    show("teacher, DDIM 256 steps", reference, f"real-vs-real FD {metric.real_vs_real['frechet_distance']:.3f}")
     four = distances(teacher, 4)
     goals = {8: 1.1, 4: 1.15, 2: 1.25, 1: 1.35}
     for steps in sorted(students, reverse=True):

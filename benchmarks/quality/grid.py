@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from diffusers_progdistill.evaluation.pictures import save_rows
-from diffusers_progdistill.evaluation.sampling import generate
+from diffusers_progdistill.evaluation.samplers import SamplingOptions
+from diffusers_progdistill.evaluation.sampling import sample_chunk
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 
 
@@ -25,7 +26,7 @@ def main():
         folder, steps = model.rsplit("=", 1)
         pipeline = ProgressiveDistillationPipeline.from_pretrained(folder).to(device)
         kind = "student" if pipeline.num_trained_steps else "teacher"
-        images = generate(pipeline, options.columns, int(steps), options.seed, chunk=options.columns)
+        images = sample_chunk(pipeline, SamplingOptions(int(steps), options.seed), 0, options.columns)
         rows.append((f"{kind}, {steps} step{'s' if steps != '1' else ''}", images))
     save_rows(rows, options.picture)
 

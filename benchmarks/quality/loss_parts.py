@@ -19,7 +19,8 @@ from pathlib import Path
 from diffusers_progdistill.commands.parsing import parse
 from diffusers_progdistill.data import load_data
 from diffusers_progdistill.evaluation.extractors import load_extractor
-from diffusers_progdistill.evaluation.metrics import ImageMetrics, as_bytes
+from diffusers_progdistill.evaluation.images import as_bytes
+from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training.chain import distill
@@ -131,7 +132,7 @@ def main(argv: list[str]):
     print(table(results, options.seeds))
     distance, ends = (statistics.median(results.figures("teacher", figure)) for figure in ("distance", "ends"))
     print(
-        f"\nReal images against real images: {metric.floor:.2f}; the teacher with {TEACHER_STEPS} steps:"
+        f"\nReal-vs-real FD: {metric.real_vs_real['frechet_distance']:.2f}; the teacher with {TEACHER_STEPS} steps:"
         f" {distance:.2f}. Values at 0 or 255: real images {100 * share_of_data(data):.2f} %, teacher"
         f" {100 * ends:.2f} %."
     )

@@ -1,6 +1,6 @@
-"""The tables of docs/results.md from an `evaluation.json`, and its curve.
+"""The tables of docs/results.md from a folder's `evaluation.json`, and its curve.
 
-python benchmarks/quality/markdown.py fashion-students/evaluation.json --curve curve.png
+python benchmarks/quality/markdown.py fashion-students --curve curve.png
 
 For each metric two tables. The first is of the most images that were measured, and one seed: in round brackets the
 ratio to the teacher's own sampler at 256 steps, with the range of that ratio over the seeds of 2,000 images, each
@@ -9,11 +9,11 @@ value. The least distance of a row is in bold. The curve is of 2,000 images and 
 """
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 
 from diffusers_progdistill.evaluation.pictures import save_curves
+from diffusers_progdistill.evaluation.store import read_rows
 
 
 RANGE_IMAGES, REFERENCE_STEPS = 2000, 256
@@ -75,19 +75,20 @@ def line_of(steps: int, found: list[tuple[float, str] | None]) -> str:
     return f"| {steps} | " + " | ".join(cells) + " |"
 
 
-def tables(content: dict) -> str:
+def tables(rows: list[dict]) -> str:
     """Two tables for each metric."""
     blocks = []
-    for metric in dict.fromkeys(row["metric"] for row in content["results"]):
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        own = [row for row in rows if row["metric"] == metric]
+        real = {row["num_images"]: row["real_vs_real"]["frechet_distance"] for row in own}
         cells = {}
-        for row in content["results"]:
-            if row["metric"] == metric and (column := column_of(row)):
+        for row in own:
+            if column := column_of(row):
                 cells.setdefault((row["num_inference_steps"], column), []).append(row)
         most = max(row["num_images"] for rows in cells.values() for row in rows)
         references = cells[REFERENCE_STEPS, REFERENCE]
-        floors = {f["num_images"]: f["frechet_distance"] for f in content["floors"] if f["metric"] == metric}
         for count, show in ((most, headline), (RANGE_IMAGES, median)):
-            lines = [f"{metric}, {count:,} images (real images: {number(floors[count])})", ""]
+            lines = [f"{metric}, {count:,} images (real images: {number(real[count])})", ""]
             lines += ["| steps | " + " | ".join(COLUMNS) + " |", "|--:|" + "--:|" * len(COLUMNS)]
             for steps in sorted({n for n, _ in cells}, reverse=True):
                 found = [show(cells.get((steps, column), []), references, most) for column in COLUMNS]
@@ -97,29 +98,28 @@ def tables(content: dict) -> str:
     return "\n\n".join(blocks)
 
 
-def draw(content: dict, path: Path):
+def draw(rows: list[dict], path: Path):
     """Every column as a line, one panel a metric."""
-    rows = [row for row in content["results"] if row["num_images"] == RANGE_IMAGES]
+    rows = [row for row in rows if row["num_images"] == RANGE_IMAGES]
     seed, curves = min(row["seed"] for row in rows), {}
     for name in COLUMNS:
         for row in rows:
             if row["seed"] == seed and column_of(row) == name:
                 label = "students" if name == STUDENT else name
                 line = curves.setdefault(row["metric"], {}).setdefault(label, {})
-                line[row["num_inference_steps"]] = [row["frechet_distance"]]
-    floors = {f["metric"]: f["frechet_distance"] for f in content["floors"] if f["num_images"] == RANGE_IMAGES}
-    save_curves(curves, floors, path)
+                line[row["num_inference_steps"]] = 3 * [row["frechet_distance"]]
+    save_curves(curves, {row["metric"]: row["real_vs_real"]["frechet_distance"] for row in rows}, path)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("evaluation", type=Path)
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--curve", type=Path, help="a PNG to write")
     options = parser.parse_args()
-    content = json.loads(options.evaluation.read_text())
-    print(tables(content))
+    rows = read_rows(options.folder)
+    print(tables(rows))
     if options.curve:
-        draw(content, options.curve)
+        draw(rows, options.curve)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from diffusers_progdistill.data import load_digits
-from diffusers_progdistill.evaluation.figures import Evaluation, Subject
+from diffusers_progdistill.evaluation.figures import Evaluation, EvaluationSettings, Subject
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate
-from diffusers_progdistill.evaluation.summary import summaries, table
+from diffusers_progdistill.evaluation.store import format_table, summarize_rows
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 
 
@@ -32,8 +32,8 @@ class DigitFigures:
     def __init__(self, folder: Path, num_images: int, seeds: list[int]):
         folder.mkdir(parents=True, exist_ok=True)
         metrics = {"classifier": ImageMetrics(load_digits(), num_images=num_images)}
-        path, accelerator = folder / "evaluation.json", Accelerator(cpu=True)
-        self.evaluation, self.rows = Evaluation(path, accelerator, metrics, num_images, seeds), []
+        settings = EvaluationSettings(num_images, tuple(seeds))
+        self.evaluation, self.rows = Evaluation(folder, Accelerator(cpu=True), metrics, settings), []
 
     def add(
         self,
@@ -54,4 +54,4 @@ class DigitFigures:
 
     def show(self):
         """Print everything that was added."""
-        print(table(summaries(self.rows), self.evaluation.floors), flush=True)
+        print(format_table(summarize_rows(self.rows)), flush=True)

@@ -26,7 +26,8 @@ from diffusers_progdistill.data import (
     read_picture,
     to_array,
 )
-from diffusers_progdistill.evaluation.metrics import ImageMetrics, as_bytes
+from diffusers_progdistill.evaluation.images import as_bytes
+from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.schedulers import ProgressiveDistillationScheduler
@@ -122,10 +123,13 @@ def evaluation_rows(repeats: int, num_images: int) -> list[dict]:
     metric = ImageMetrics(load_digits())
     set_up = time.perf_counter() - began
     images = as_bytes(generate(pipeline, num_images, 4))
-    sides = {
-        "make the images": lambda: generate(pipeline, num_images, 4),
-        "measure them": lambda: metric.measure(images),
-    }
+
+    def measure():
+        with metric.collect() as generated:
+            generated.add(images)
+            metric.measure(generated)
+
+    sides = {"make the images": lambda: generate(pipeline, num_images, 4), "measure them": measure}
     times = interleaved(sides, repeats, warm_up=1)
     times["features of the real images"] = [set_up] * repeats
     return row(f"evaluation of {num_images} images of 8x8", times, "make the images", "s")

@@ -30,7 +30,7 @@ def kernel_distance(real, fake, seed: int = 0) -> float:
     Kernel distance (Binkowski et al., 2018): the mean of 20 subsets of at most 1,000 images, each by torchmetrics.
 
     Args:
-        real, fake (`torch.Tensor` of shape `(num_images, dimension)` or [`FeatureFile`]): The features, of which one
+        real, fake (`torch.Tensor` of shape `(num_images, dimension)` or [`FeatureTable`]): The features, of which one
             subset is read at a time.
         seed (`int`, defaults to 0): Of the subsets.
     """
@@ -76,15 +76,10 @@ def _distances(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def psnr(images: torch.Tensor, reference: torch.Tensor) -> float:
-    """Agreement of images with those that another model makes of the same noise: the mean of [`psnr_of_each`]."""
-    return psnr_of_each(images, reference).mean().item()
-
-
-def psnr_of_each(images: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+def compute_psnr(images: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """
-    Peak signal-to-noise ratio of each image, in decibels. An identical one counts as one gray level off in a single
-    pixel.
+    Agreement of each image with that which another model makes of the same noise: the peak signal-to-noise ratio in
+    decibels. An identical one counts as one gray level off in a single pixel.
 
     Args:
         images, reference (`torch.Tensor` of shape `(num_images, channels, height, width)`): `uint8`.

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 
 from ..data import ImageData
 from ..errors import InputError, describe_reason
-from .cache import cached, content_key
+from ..identity import content_key
+from .cache import cached
 from .features import SeededClassifier, train_classifier
-from .images import ALL_IMAGES, content_keys
+from .images import hash_images
 
 
 # Images that an extractor sees at once, always the same number: sums in a network may depend on it in the last digit.
@@ -80,7 +81,7 @@ def _classifier(data: ImageData, seed: int, device, cache_dir) -> Extractor:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
     # A few passes over a large data set are enough.
     epochs = 15 if len(data) < 20_000 else 4
-    (key,) = content_keys(data, ("classifier", seed, epochs, ALL_IMAGES, data.labels))
+    key = content_key("classifier", seed, epochs, hash_images(data), data.labels)
     weights = cached(key, lambda: train_classifier(data, seed, epochs).state_dict(), cache_dir)
     model = SeededClassifier(data.channels, data.num_classes)
     model.load_state_dict(weights)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,86 +14,78 @@ from ..disk import writing
 
 # Bytes of a table that are in memory at once.
 PART_BYTES = 2**24
-TENSOR_NAME = "features"
+ROW_TYPE = np.dtype("<f4")
 
 
-class FeatureFile:
+class FeatureTable:
     """
     Rows of `float32` in an open file. `table[index]` reads those rows alone.
 
     Args:
         file (`BinaryIO`): Open for reading; it stays readable when another process puts a new one in its place.
-        shape (`tuple[int, int]`): Rows and width of the table.
-        offset (`int`, defaults to 0): Where in the file the table begins.
+        shape (`tuple[int, int]`): Rows and width of what the file holds.
+        offset (`int`, defaults to 0): Where in the file the rows begin.
+        numbers (`torch.Tensor`, *optional*): Which rows the table has. Default: all.
     """
 
-    def __init__(self, file: BinaryIO, shape: tuple[int, int], offset: int = 0):
-        self.file, self.shape, self.offset = file, shape, offset
+    def __init__(self, file: BinaryIO, shape: tuple[int, int], offset: int = 0, numbers: torch.Tensor | None = None):
+        self.file, self.shape, self.offset, self.numbers = file, shape, offset, numbers
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return self.shape[0] if self.numbers is None else len(self.numbers)
 
     def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
-        out = torch.empty(len(index), self.shape[1])
+        numbers = index if self.numbers is None else self.numbers[index]
+        out = torch.empty(len(numbers), self.shape[1])
         # In the order of the file.
-        for place in index.argsort().tolist():
-            out[place] = self._read(int(index[place]), 1)[0]
+        for place in numbers.argsort().tolist():
+            out[place] = self._read(int(numbers[place]), 1)[0]
         return out
+
+    def select(self, numbers: torch.Tensor) -> FeatureTable:
+        """Some rows of a whole table, as a table of its own."""
+        return FeatureTable(self.file, self.shape, self.offset, numbers)
 
     def parts(self) -> Iterator[torch.Tensor]:
         """All rows, in parts of some megabytes."""
-        rows = max(1, PART_BYTES // (4 * self.shape[1]))
+        rows = max(1, PART_BYTES // (ROW_TYPE.itemsize * self.shape[1]))
         for first in range(0, len(self), rows):
-            yield self._read(first, min(rows, len(self) - first))
+            count = min(rows, len(self) - first)
+            yield self._read(first, count) if self.numbers is None else self[torch.arange(first, first + count)]
 
     def _read(self, first: int, count: int) -> torch.Tensor:
-        width = 4 * self.shape[1]
+        width = ROW_TYPE.itemsize * self.shape[1]
         self.file.seek(self.offset + first * width)
-        values = np.frombuffer(self.file.read(count * width), "<f4")
+        values = np.frombuffer(self.file.read(count * width), ROW_TYPE)
         return torch.from_numpy(values.copy()).view(count, self.shape[1])
 
 
-class Selection:
-    """Some rows of a table, named by their numbers, as a table of its own."""
-
-    def __init__(self, table, index: torch.Tensor):
-        self.table, self.index, self.shape = table, index, (len(index), table.shape[1])
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
-        return self.table[self.index[index]]
-
-    def parts(self) -> Iterator[torch.Tensor]:
-        """All of its rows, in parts of some megabytes."""
-        rows = max(1, PART_BYTES // (4 * self.shape[1]))
-        for index in self.index.split(rows):
-            yield self.table[index]
+def to_bytes(features: torch.Tensor) -> bytes:
+    """Rows as they stand in a file."""
+    return features.float().contiguous().numpy().astype(ROW_TYPE, copy=False).tobytes()
 
 
-def open_features(path: Path) -> FeatureFile | None:
-    """The table of a `.safetensors` file that [`write_features`] made, or `None` if it is not there or not whole."""
+def open_features(path: Path) -> FeatureTable | None:
+    """The table of a file that [`write_features`] made, or `None` if it is not there or not whole."""
     try:
         file = path.open("rb")
     except OSError:
         return None
     try:
-        (length,) = struct.unpack("<Q", file.read(8))
-        entry = json.loads(file.read(length))[TENSOR_NAME]
-        rows, width = entry["shape"]
-        whole = path.stat().st_size == 8 + length + 4 * rows * width
-        if not whole or entry["dtype"] != "F32" or entry["data_offsets"][0] != 0:
+        np.lib.format.read_magic(file)
+        (rows, width), is_transposed, kind = np.lib.format.read_array_header_1_0(file)
+        whole = path.stat().st_size == file.tell() + ROW_TYPE.itemsize * rows * width
+        if not whole or is_transposed or kind != ROW_TYPE:
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, struct.error, MemoryError, OverflowError):
+    except (OSError, ValueError, EOFError):
         file.close()
         return None
-    return FeatureFile(file, (rows, width), 8 + length)
+    return FeatureTable(file, (rows, width), file.tell())
 
 
 def write_features(path: Path, parts: Iterator[torch.Tensor], count: int):
     """
-    Write features as they come into a `.safetensors` file, which the library itself can only write in one piece.
+    Write features as they come into a file of numpy's format.
 
     Args:
         path (`Path`): The file.
@@ -108,17 +98,11 @@ def write_features(path: Path, parts: Iterator[torch.Tensor], count: int):
         for part in parts:
             with writing(path):
                 if not written:
-                    file.write(_header(count, part.shape[1]))
-                file.write(part.float().contiguous().numpy().astype("<f4", copy=False).tobytes())
+                    header = {"descr": ROW_TYPE.str, "fortran_order": False, "shape": (count, part.shape[1])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(to_bytes(part))
             written += len(part)
         with writing(path):
             file.flush()
     if written != count:
         raise ValueError(f"{written} features of {count} images")
-
-
-def _header(count: int, width: int) -> bytes:
-    entry = {"dtype": "F32", "shape": [count, width], "data_offsets": [0, 4 * count * width]}
-    text = json.dumps({TENSOR_NAME: entry}).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text

@@ -10,7 +10,7 @@ import torch
 
 from ..disk import writing
 from .extractors import CHUNK, Extractor
-from .feature_file import FeatureFile
+from .feature_file import FeatureTable, to_bytes
 from .moments import Moments, compute_moments, merge
 
 
@@ -52,7 +52,7 @@ class GeneratedFeatures:
             self._shape = (self._shape[0] + len(features), features.shape[1])
             with writing(Path(tempfile.gettempdir())):
                 self._file.seek(0, os.SEEK_END)
-                self._file.write(features.contiguous().numpy().astype("<f4", copy=False).tobytes())
+                self._file.write(to_bytes(features))
 
     def _finish(self):
         if self._waiting is not None:
@@ -66,7 +66,7 @@ class GeneratedFeatures:
         return self._moments
 
     @property
-    def features(self) -> FeatureFile:
+    def features(self) -> FeatureTable:
         """The features themselves; no more images can be added."""
         self._finish()
-        return FeatureFile(self._file, self._shape)
+        return FeatureTable(self._file, self._shape)

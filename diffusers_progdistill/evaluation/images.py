@@ -12,15 +12,13 @@ from tqdm.auto import tqdm
 from ..data import ImageData
 from ..data.findings import SKIPPED, Findings
 from ..errors import DiskError
-from .cache import update_digest
+from ..identity import update_digest
 
 
 # Real images that are decoded at once.
 PART = 100
 # A bar for as many images, which take a while.
 MANY = 5000
-# Stands in a key for all images of a data set.
-ALL_IMAGES = object()
 
 
 def as_bytes(images: torch.Tensor) -> torch.Tensor:
@@ -28,7 +26,7 @@ def as_bytes(images: torch.Tensor) -> torch.Tensor:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def bar_of(count: int, label: str) -> tqdm:
+def open_bar(count: int, label: str) -> tqdm:
     """A bar on standard error, for so many images that they take a while."""
     return tqdm(total=count, desc=label, unit="image", disable=count < MANY, file=sys.stderr)
 
@@ -48,7 +46,7 @@ class RealImages:
     def __init__(self, data: ImageData):
         self._data, self.channels, self.num_classes = data, data.channels, data.num_classes
         findings, kept = Findings(f"{len(data):,}"), []
-        with bar_of(len(data), "reading the real images") as bar:
+        with open_bar(len(data), "reading the real images") as bar:
             for first in range(0, len(data), PART):
                 numbers = list(range(first, min(first + PART, len(data))))
                 failed = {number: (name, reason) for number, name, reason in self._read(numbers).failed}
@@ -84,43 +82,20 @@ def readable(data):
     return RealImages(data) if isinstance(data, ImageData) and not data.is_in_memory else data
 
 
-def parts_of(data, size: int = PART) -> Iterator[torch.Tensor]:
-    """
-    All images of a data set in their order, `size` at a time.
-
-    Args:
-        data ([`ImageData`]): The images, whether they are in memory or decoded when they are asked for.
-        size (`int`, defaults to 100): Images of a part; the last one may have fewer.
-
-    Returns:
-        `Iterator[torch.Tensor]`: `uint8`, of shape `(size, channels, height, width)`.
-    """
+def read_parts(data, size: int = PART) -> Iterator[torch.Tensor]:
+    """All images of a data set in their order, `uint8`, `size` at a time; the last part may have fewer."""
     for first in range(0, len(data), size):
         yield data.__getitems__(list(range(first, min(first + size, len(data)))))[0]
 
 
-def content_keys(data, *keys: tuple) -> list[str]:
-    """
-    Names as [`content_key`] makes them of tensors and texts, with [`ALL_IMAGES`] where all images of a data set stand
-    as if they were one tensor. The images pass by once, whatever the number of names.
-
-    Args:
-        data ([`ImageData`]): The images.
-        keys (`tuple`): What each name is made of.
-    """
-    digests = [hashlib.blake2b(digest_size=16) for _ in keys]
-    for digest, parts in zip(digests, keys):
-        update_digest(digest, parts[: parts.index(ALL_IMAGES)])
-    with bar_of(len(data), "naming the real images by their content") as bar:
-        for number, images in enumerate(parts_of(data)):
+def hash_images(data: ImageData) -> str:
+    """The content key of all images of a data set, as if they were one tensor. They pass by once."""
+    digest = hashlib.blake2b(digest_size=16)
+    update_digest(digest, ["images"])
+    with open_bar(len(data), "naming the real images by their content") as bar:
+        for number, images in enumerate(read_parts(data)):
             if number == 0:
-                shape = (len(data), *images.shape[1:])
-                for digest in digests:
-                    digest.update(f"{images.dtype}{shape}".encode())
-            content = images.contiguous().numpy()
-            for digest in digests:
-                digest.update(content)
+                digest.update(f"{images.dtype}{(len(data), *images.shape[1:])}".encode())
+            digest.update(images.contiguous().numpy())
             bar.update(len(images))
-    for digest, parts in zip(digests, keys):
-        update_digest(digest, parts[parts.index(ALL_IMAGES) + 1 :])
-    return [digest.hexdigest() for digest in digests]
+    return digest.hexdigest()

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..disk import replace_file
 
 
-# Of the lines beside the students', which are blue; the floor is green.
+# Of the lines beside the students', which are blue; that of real images is green.
 COLORS = ("tab:orange", "tab:red", "tab:purple", "tab:brown", "0.5", "tab:pink", "tab:olive", "tab:cyan")
 
 
@@ -51,14 +51,26 @@ def save_rows(rows: list[tuple[str, torch.Tensor]], path: Path, column_names: li
     replace_file(path, grid.save)
 
 
-def save_curves(curves: dict[str, dict[str, dict[int, list[float]]]], floors: dict[str, float], path: Path):
+def save_curve(summaries: list[dict], folder: Path):
+    """Draw `curve.png`: distances by steps, a panel for each metric; the students of a run are one line."""
+    curves, real_vs_real = {}, {}
+    for row in summaries:
+        run, slash, name = row["model"].rpartition("/")
+        label = f"{run}{slash}students" if name.startswith("steps-") else f"{row['model']}, {row['sampler']}"
+        line = curves.setdefault(row["metric"], {}).setdefault(label, {})
+        line[row["num_inference_steps"]] = row["frechet_distance"]
+        real_vs_real[row["metric"]] = row["real_vs_real"]["frechet_distance"]
+    save_curves(curves, real_vs_real, folder / "curve.png")
+
+
+def save_curves(curves: dict[str, dict[str, dict[int, list[float]]]], real_vs_real: dict[str, float], path: Path):
     """
     Distance against sampling steps, both on log axes, one panel a metric.
 
     Args:
         curves (`dict[str, dict[str, dict[int, list[float]]]]`): By metric, line and steps: the median, least and
-            greatest of the seeds, or the one value. The line "students" is drawn strongest.
-        floors (`dict[str, float]`): By metric, the distance of real images to real images.
+            greatest of the seeds, or the one value thrice. The line "students" is drawn strongest.
+        real_vs_real (`dict[str, float]`): By metric, the distance of real images to real images.
         path (`Path`): The PNG to write.
     """
     from matplotlib.figure import Figure
@@ -67,24 +79,8 @@ def save_curves(curves: dict[str, dict[str, dict[int, list[float]]]], floors: di
     figure = Figure(figsize=(6.4 * len(curves), 4.5 if several else 4), layout="constrained")
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (metric, lines) in zip(panels, curves.items()):
-        colors = itertools.cycle(COLORS)
-        for label, line in lines.items():
-            steps = sorted(line)
-            middle, low, high = ([line[n][part if len(line[n]) > 1 else 0] for n in steps] for part in (0, 1, 2))
-            is_main = label == "students"
-            color = "tab:blue" if is_main else next(colors)
-            axes.plot(steps, middle, "o-" if is_main else "o--", color=color, label=label, zorder=3 if is_main else 2)
-            axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
-        axes.axhline(
-            floors[metric], color="tab:green", linewidth=1, linestyle=":", label="real images, one part to the rest"
-        )
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        ticks = sorted({n for line in lines.values() for n in line})
-        axes.set_xticks(ticks, [str(t) for t in ticks])
-        axes.set_xlabel("sampling steps")
+        _draw_panel(axes, lines, real_vs_real[metric])
         axes.set_ylabel(f"{metric}, lower is better")
-        axes.grid(alpha=0.25)
     # All panels have the same lines.
     handles, labels = panels[0].get_legend_handles_labels()
     if several:
@@ -92,3 +88,22 @@ def save_curves(curves: dict[str, dict[str, dict[int, list[float]]]], floors: di
     else:
         panels[0].legend(frameon=False)
     replace_file(path, lambda temporary: figure.savefig(temporary, dpi=130))
+
+
+def _draw_panel(axes, lines: dict[str, dict[int, list[float]]], real_vs_real: float):
+    colors = itertools.cycle(COLORS)
+    for label, line in lines.items():
+        steps = sorted(line)
+        middle, low, high = zip(*(line[n] for n in steps))
+        is_main = label == "students"
+        color = "tab:blue" if is_main else next(colors)
+        axes.plot(steps, middle, "o-" if is_main else "o--", color=color, label=label, zorder=3 if is_main else 2)
+        axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+    label = "real images, one part to the rest"
+    axes.axhline(real_vs_real, color="tab:green", linewidth=1, linestyle=":", label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    ticks = sorted({n for line in lines.values() for n in line})
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.set_xlabel("sampling steps")
+    axes.grid(alpha=0.25)

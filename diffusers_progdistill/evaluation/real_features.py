@@ -7,14 +7,15 @@ from pathlib import Path
 
 import torch
 
-from .cache import cached, content_key, paths_of, write_entry
+from ..identity import content_key
+from .cache import cached, list_paths, write_entry
 from .extractors import CHUNK
-from .feature_file import FeatureFile, open_features, write_features
-from .images import bar_of, parts_of
+from .feature_file import FeatureTable, open_features, write_features
+from .images import open_bar, read_parts
 from .moments import Moments, moments_of_parts
 
 
-def real_features(data, extractor, key: str, cache_dir: str | None = None) -> FeatureFile:
+def take_real_features(data, extractor, key: str, cache_dir: str | None = None) -> FeatureTable:
     """
     Features of all images of a data set. They pass by in parts; an interruption leaves nothing behind.
 
@@ -24,25 +25,24 @@ def real_features(data, extractor, key: str, cache_dir: str | None = None) -> Fe
         key (`str`): Names the images and the extractor by their content.
         cache_dir (`str`, *optional*): Where they are kept.
     """
-    for path in paths_of(key, cache_dir):
+    for path in list_paths(f"{key}.npy", cache_dir):
         features = open_features(path)
         if features is not None and len(features) == len(data):
             return features
 
+    def make() -> Iterator[torch.Tensor]:
+        with open_bar(len(data), f"{extractor.name} features of the real images") as bar:
+            for images in read_parts(data, CHUNK):
+                yield extractor(images)
+                bar.update(len(images))
+
     def write(temporary: Path):
-        write_features(temporary, _passing(data, extractor), len(data))
+        write_features(temporary, make(), len(data))
 
-    return open_features(write_entry(key, write, cache_dir))
-
-
-def _passing(data, extractor) -> Iterator[torch.Tensor]:
-    with bar_of(len(data), f"{extractor.name} features of the real images") as bar:
-        for images in parts_of(data, CHUNK):
-            yield extractor(images)
-            bar.update(len(images))
+    return open_features(write_entry(f"{key}.npy", write, cache_dir))
 
 
-def real_moments(features: FeatureFile, key: str, cache_dir: str | None = None) -> Moments:
+def take_real_moments(features: FeatureTable, key: str, cache_dir: str | None = None) -> Moments:
     """Mean and covariance of features, kept beside them."""
 
     def make() -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import InputError
-from ..evaluation.summary import FILE_NAME, read_content, summaries
+from ..evaluation.store import read_rows, summarize_rows
 from ..record import hardware_text, list_students
 
 
@@ -134,27 +134,20 @@ class CardOf:
 
     def results(self) -> list[EvalResult]:
         """Every figure that was measured of the students so far, by `progdistill evaluate` or while they were made."""
-        read_begun_steps = {s["name"]: s["num_inference_steps"] for s in self.students}
-        rows = [row for row in self.measured if row["model"] in read_begun_steps]
-        results = [
+        students = {s["name"] for s in self.students}
+        return [
             self._result(row["metric"], row["num_inference_steps"], figure, row[figure][0], row)
-            for row in rows
+            for row in self.measured
+            if row["model"] in students
             for figure in ("frechet_distance", "kernel_distance", "precision", "recall")
         ]
-        evaluation = self.content.get("evaluation") or {}
-        known = {(row["metric"], row["num_inference_steps"]) for row in rows}
-        for steps in read_begun_steps.values():
-            value = (evaluation.get("students") or {}).get(str(steps))
-            if value is not None and (evaluation["metric"], steps) not in known:
-                results.append(self._result(evaluation["metric"], steps, "frechet_distance", value, evaluation))
-        return results
 
     def _result(self, metric: str, steps: int, figure: str, value: float, source: dict) -> EvalResult:
         """One line of the model index; `source` says with what it was measured."""
         data = self.about["data"]
         names = {"hub": data.get("name"), "digits": "scikit-learn digits", "local": "local folder"}
         kinds = {"hub": data.get("name"), "digits": "digits", "local": "local"}
-        told = ("num_images", "seed", "seeds", "floor")
+        told = ("num_images", "seeds")
         return EvalResult(
             task_type=TASK,
             dataset_type=kinds[data["source"]],
@@ -165,7 +158,8 @@ class CardOf:
             metric_args={
                 "num_inference_steps": steps,
                 "feature_extractor": source.get("feature_extractor", metric),
-                **{key: source[key] for key in told if key in source},
+                **{key: source[key] for key in told},
+                "real_vs_real": source["real_vs_real"][figure],
                 **({"range": source[figure][1:]} if len(source.get("seeds", [])) > 1 else {}),
             },
         )
@@ -387,8 +381,29 @@ def make_card(folder: Path, content: dict, steps: int | None = None, repo_id: st
     """
     pictures = [name for name in PICTURES if (folder / name).exists()]
     try:
-        measured = summaries(read_content(folder / FILE_NAME)["results"])
+        measured = summarize_rows(read_rows(folder))
     except InputError:
         # Nothing was measured, or it cannot be read: no reason to stop a chain that is being published.
         measured = []
+    content = {**content, "evaluation": group_distances(measured)}
     return CardOf(content, steps, repo_id, pictures, license, measured).card()
+
+
+def group_distances(measured: list[dict]) -> dict:
+    """The distances of a run's models at their steps, of the first rows that can be compared."""
+    groups: dict[tuple, dict] = {}
+    for row in measured:
+        if row["sampler"] != "progdistill":
+            continue
+        group = groups.setdefault(
+            (row["metric"], row["num_images"], tuple(row["seeds"])),
+            {
+                "metric": row["metric"],
+                "num_images": row["num_images"],
+                "seed": row["seeds"][0],
+                "floor": row["real_vs_real"]["frechet_distance"],
+            },
+        )
+        kind = row["model"] if row["model"] in ("teacher", "converted") else "students"
+        group.setdefault(kind, {})[str(row["num_inference_steps"])] = row["frechet_distance"][0]
+    return next((group for group in groups.values() if {"teacher", "students"} <= group.keys()), {})

@@ -7,13 +7,11 @@ from ..data import load_data
 from ..data.sizes import settle
 from ..disk import writing
 from ..errors import InputError
-from ..evaluation.extractors import load_extractor
-from ..evaluation.figures import Evaluation, Subject
-from ..evaluation.images import readable
-from ..evaluation.metrics import ImageMetrics
-from ..evaluation.pictures import save_curves
+from ..evaluation.figures import Evaluation, EvaluationSettings, Subject
+from ..evaluation.metrics import load_metrics
+from ..evaluation.pictures import save_curve
 from ..evaluation.samplers import OWN, SAMPLERS
-from ..evaluation.summary import FILE_NAME, summaries, table
+from ..evaluation.store import FILE_NAME, format_table, summarize_rows
 from ..hub.folder import write_card
 from ..identity import teacher_key
 from ..paths import settle_path
@@ -69,27 +67,15 @@ def evaluate(config, targets: list[str]) -> Path:
     data = load_data(config, unet.in_channels, unet.sample_size, IMAGES_IN_MEMORY)
     own_folder = Path(targets[0]) if len(records) == 1 == len(targets) else None
     folder = Path(config.output_dir or own_folder or "evaluation")
-    metrics = read_metrics(config, data, accelerator)
+    metrics = load_metrics(config, config.num_images, data, accelerator)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    evaluation = Evaluation(
-        folder / FILE_NAME,
-        accelerator,
-        metrics,
-        config.num_images,
-        seeds,
-        reference,
-        config.eval_batch_size,
-        config.cache_dir,
-    )
-    rows = summaries(evaluation.run(subjects))
+    settings = EvaluationSettings(config.num_images, tuple(seeds), config.eval_batch_size, config.cache_dir)
+    rows = Evaluation(folder, accelerator, metrics, settings, reference).run(subjects)
     if accelerator.is_main_process:
-        print(table(rows, evaluation.floors))
-        save_curves(
-            read_curves(rows),
-            {name: floor["frechet_distance"] for name, floor in evaluation.floors.items()},
-            folder / "curve.png",
-        )
+        summaries = summarize_rows(rows)
+        print(format_table(summaries))
+        save_curve(summaries, folder)
         if own_folder is not None and folder == own_folder:
             write_card(folder, with_students(folder, records[targets[0]]))
         print(f"figures and curve are in {folder}")
@@ -235,28 +221,3 @@ def load_frozen(name: str, config, **teacher) -> ProgressiveDistillationPipeline
         raise InputError(f"{name} does not say how large its images are: give --resolution")
     pipeline.unet.register_to_config(sample_size=side)
     return pipeline
-
-
-def read_metrics(config, data, accelerator) -> dict[str, ImageMetrics]:
-    """What the main process measures with; the others make images only."""
-    names = [word.strip() for word in config.feature_extractor.split(",")]
-    if not accelerator.is_main_process:
-        return {}
-    data = readable(data)
-    options = {"device": accelerator.device, "cache_dir": config.cache_dir, "token": config.hub_token}
-    extractors = {name: load_extractor(name, data, **options) for name in names}
-    labels = [extractor.label for extractor in extractors.values()]
-    if doubled := [label for label in labels if labels.count(label) > 1]:
-        raise InputError(f"--feature_extractor: two are called {doubled[0]}; give each an --output_dir of its own")
-    return {n: ImageMetrics(data, e, config.num_images, config.cache_dir) for n, e in extractors.items()}
-
-
-def read_curves(rows: list[dict]) -> dict[str, dict[str, dict[int, list[float]]]]:
-    """Distance by steps for every metric and line of the curve; a run's students are one line."""
-    curves: dict = {}
-    for row in rows:
-        run, slash, name = row["model"].rpartition("/")
-        label = f"{run}{slash}students" if name.startswith("steps-") else f"{row['model']}, {row['sampler']}"
-        line = curves.setdefault(row["metric"], {}).setdefault(label, {})
-        line[row["num_inference_steps"]] = row["frechet_distance"]
-    return curves

@@ -1,6 +1,5 @@
 """`progdistill evaluate`: the same figures whatever makes them."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -58,35 +57,34 @@ def forget_images(cache):
 
 
 @pytest.mark.slow
-def test_reference_is_kept_in_portions(run_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(figures_module, "PORTION_CHUNKS", 1)
+def test_reference_is_kept_in_chunks(run_folder, tmp_path, monkeypatch):
     asked = ["--num_images", "1100", "--steps", "4", "--reference_steps", "4", "--seeds", "3"]
     assert evaluate(run_folder, *asked, "--output_dir", tmp_path / "whole", cache=tmp_path) == 0
     kept = {path: len(load_file(path)["images"]) for path in tmp_path.glob("*.safetensors") if is_images(path)}
-    assert sorted(kept.values()) == [100, 500, 500]
+    assert sorted(kept.values()) == [500, 500, 500]
     # A run that was stopped has some of them; the others are made again, and are the same.
-    next(path for path, count in kept.items() if count == 500).unlink()
+    next(iter(kept)).unlink()
     made = []
-    generate = figures_module.generate_shared
-    monkeypatch.setattr(figures_module, "generate_shared", lambda *a, **k: made.append(a[2]) or generate(*a, **k))
+    sample_chunk = figures_module.sample_chunk
+    monkeypatch.setattr(figures_module, "sample_chunk", lambda *a: made.append(a[1].num_steps) or sample_chunk(*a))
     assert evaluate(run_folder, *asked, "--output_dir", tmp_path / "again", cache=tmp_path) == 0
-    # Of the reference; then of the students of 4 and 2 steps, of which a part is looked at before the next is made.
-    assert made == [500, *[500, 500, 100] * 2]
+    # The student of 4 steps and what was missing of the reference; then the student of 2 steps.
+    assert sorted(made, reverse=True) == [4, 4, 4, 4, 2, 2, 2]
     assert figures(results(tmp_path / "again")) == figures(results(tmp_path / "whole"))
 
 
-def test_runs_side_by_side_and_their_floors(run_folder, tmp_path):
+def test_runs_side_by_side_and_their_real_images(run_folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run_folder, other)
     asked = ["--steps", "2", "--reference_steps", "2", "--output_dir", tmp_path / "out"]
-    # The fewest images that can be measured; then more, whose floor is another one.
+    # The fewest images that can be measured; then more, of which real ones are nearer to each other.
     assert evaluate(run_folder, other, *asked, "--num_images", "4", cache=tmp_path) == 0
     assert evaluate(run_folder, *asked, "--num_images", "20", cache=tmp_path) == 0
-    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    names = {row["model"] for row in content["results"] if row["num_images"] == 4}
+    rows = results(tmp_path / "out")
+    names = {row["model"] for row in rows if row["num_images"] == 4}
     assert names == {f"{run}/{model}" for run in ("run", "other") for model in ("teacher", "steps-4", "steps-2")}
-    floors = {floor["num_images"]: floor["frechet_distance"] for floor in content["floors"]}
-    assert floors.keys() == {4, 20} and floors[4] > floors[20]
+    real = {row["num_images"]: row["real_vs_real"]["frechet_distance"] for row in rows}
+    assert real.keys() == {4, 20} and real[4] > real[20]
 
 
 def test_what_was_typed_stays():
@@ -102,15 +100,15 @@ def test_batch_size_and_processes_change_nothing(run_folder, tmp_path):
         options = ["--eval_batch_size", size, "--output_dir", tmp_path / f"{size}"]
         assert evaluate(run_folder, *asked, *options, cache=tmp_path) == 0
         # The images of the reference are made every time; the classifier is the same.
-        assert forget_images(tmp_path) == 1
+        assert forget_images(tmp_path) == 3
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     command += ["diffusers_progdistill.commands.main", "evaluate", str(run_folder), *asked, "--eval_batch_size", "50"]
     for name in ("two", "kept"):
         options = ["--output_dir", str(tmp_path / name), "--cache_dir", str(tmp_path)]
         done = subprocess.run([*command, *options], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
-    # The second time only the main process knew them.
-    assert forget_images(tmp_path) == 1
+    # The second time they were there.
+    assert forget_images(tmp_path) == 3
     one = figures(results(tmp_path / "50"))
     for other in ("250", "1000", "two", "kept"):
         again = figures(results(tmp_path / other))

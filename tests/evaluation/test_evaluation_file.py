@@ -9,7 +9,7 @@ from helpers.networks import tiny_unet
 from PIL import Image
 
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
-from diffusers_progdistill.evaluation.summary import summaries
+from diffusers_progdistill.evaluation.store import summarize_rows
 from diffusers_progdistill.identity import teacher_key
 from diffusers_progdistill.pipelines.export import with_metadata
 from diffusers_progdistill.record import TEACHER_KEY
@@ -83,7 +83,7 @@ def test_agreement_with_another_reference_replaces_that_with_the_first(teacher_f
     # One seed with each has no median.
     assert evaluate(tmp_path / "student", *options, "--reference_steps", "4", "--seeds", "1", cache=tmp_path) == 0
     rows = results(tmp_path / "out")
-    assert len(rows) == 2 and "psnr_to_reference" not in summaries(rows)[0]
+    assert len(rows) == 2 and "psnr_to_reference" not in summarize_rows(rows)[0]
 
 
 def test_runs_of_several_teachers_need_a_named_one(run_folder, tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.evaluations import VISION_SETTINGS, tiny_extractor
+from helpers.evaluations import VISION_SETTINGS, measure_images, tiny_extractor
 from safetensors.torch import load_file, save_file
 from transformers import Dinov2Model
 
@@ -39,11 +39,11 @@ def test_distance_grows_with_noise(tmp_path):
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
     distances = [metrics.distance(real + scale * noise) for scale in (0, 0.1, 0.3)]
     assert distances[0] < 1e-3 < distances[1] < distances[2]
-    measured = metrics.measure(as_bytes(real))
-    noisy = metrics.measure(as_bytes(real + 0.3 * noise))
+    measured = measure_images(metrics, as_bytes(real))
+    noisy = measure_images(metrics, as_bytes(real + 0.3 * noise))
     assert measured["precision"] == measured["recall"] == 1 and noisy["precision"] < 0.9
     assert abs(measured["kernel_distance"]) < noisy["kernel_distance"] / 10
-    assert 0 < metrics.floor < distances[1]
+    assert 0 < metrics.real_vs_real["frechet_distance"] < distances[1]
 
 
 def test_classifier_is_named_by_its_weights(tmp_path):

@@ -15,7 +15,7 @@ from diffusers_progdistill import disk
 from diffusers_progdistill.commands.main import main, run
 from diffusers_progdistill.disk import flush, flush_tree, replace_file, replace_folder, write_json
 from diffusers_progdistill.errors import DiskError, InputError
-from diffusers_progdistill.evaluation.cache import cached, stored
+from diffusers_progdistill.evaluation.cache import cached
 from diffusers_progdistill.record import only_process_in
 
 
@@ -158,9 +158,9 @@ def test_the_old_folder_comes_back_when_the_new_one_cannot_be_put_in_its_place(t
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_a_cache_that_cannot_be_written(number, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("diffusers_progdistill.evaluation.cache.save_file", refusing(number))
-    for key in ("a", "b"):
-        made = cached(key, lambda: {"x": torch.ones(2)}, str(tmp_path / "cache"))
-        assert made["x"].tolist() == [1, 1] and stored(key, str(tmp_path / "cache")) is None
+    for value in (1, 2):
+        made = cached("a", lambda value=value: {"x": torch.full((2,), value)}, str(tmp_path / "cache"))
+        assert made["x"].tolist() == [value, value]
     assert ["nothing is kept in the cache" in r.getMessage() for r in caplog.records] == [True]
 
 

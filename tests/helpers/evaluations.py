@@ -20,9 +20,21 @@ def results(path):
     return json.loads((path / "evaluation.json").read_text())["results"]
 
 
+def distances(path):
+    """Frechet distances of one seed, by model and steps."""
+    return {(row["model"], row["num_inference_steps"]): row["frechet_distance"] for row in results(path)}
+
+
 def figures(rows):
     names = ("model", "sampler", "num_inference_steps", "seed")
     return {tuple(row[k] for k in names): [row[k] for k in FIGURES] for row in rows}
+
+
+def measure_images(metrics, images):
+    """All figures of `uint8` images."""
+    with metrics.collect() as generated:
+        generated.add(images)
+        return metrics.measure(generated)
 
 
 def is_images(path):

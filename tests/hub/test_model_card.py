@@ -13,7 +13,7 @@ from diffusers_progdistill.hub.model_card import make_card
 
 
 def content(**changes):
-    """What chain.json holds after three stages, measured."""
+    """What chain.json holds after three stages."""
     stage = {"updates": 10, "forward_passes": 50, "seconds": 36.0, "loss": 0.1}
     return {
         "settings": {
@@ -30,46 +30,67 @@ def content(**changes):
             "data": {"source": "local"},
             "model": {"parameters": 160_000, "resolution": 8, "channels": 1, "num_classes": None},
         },
-        "evaluation": {
-            "metric": "FD (seeded classifier)",
-            "num_images": 2000,
-            "seed": 0,
-            "floor": 2.5,
-            "students": {"8": 3.0, "4": 3.5, "2": 4.5},
-            "teacher": {"256": 2.75, "8": 9.0, "4": 30.0, "2": 90.0},
-        },
         **changes,
     }
 
 
+def row(model, steps, distance, **changes):
+    """A row of evaluation.json."""
+    others = {"kernel_distance": 1.0, "precision": 0.5, "recall": 0.5}
+    return {
+        "model": model,
+        "sampler": "progdistill",
+        "num_inference_steps": steps,
+        "guidance_scale": 1.0,
+        "num_images": 2000,
+        "seed": 0,
+        "feature_extractor": "classifier",
+        "metric": "FD (seeded classifier)",
+        "frechet_distance": distance,
+        "real_vs_real": {"frechet_distance": 2.5, **others},
+        **others,
+        **changes,
+    }
+
+
+STUDENTS = [row("steps-8", 8, 3.0), row("steps-4", 4, 3.5), row("steps-2", 2, 4.5)]
+TEACHER = [row("teacher", n, distance) for n, distance in ((256, 2.75), (8, 9.0), (4, 30.0), (2, 90.0))]
+
+
+def evaluated(folder, rows=(*TEACHER, *STUDENTS)):
+    """The folder, with these rows in its evaluation.json."""
+    (folder / "evaluation.json").write_text(json.dumps({"results": list(rows)}))
+    return folder
+
+
 def test_the_metrics_come_back(tmp_path):
-    card = make_card(tmp_path, content(), 4, "me/m")
+    card = make_card(evaluated(tmp_path), content(), 4, "me/m")
     card.save(tmp_path / "README.md")
     metadata = metadata_load(tmp_path / "README.md")
     metrics = metadata["model-index"][0]["results"][0]["metrics"]
-    assert [(m["value"], m["args"]["num_inference_steps"]) for m in metrics] == [(3.0, 8), (3.5, 4)]
-    assert metrics[0]["args"]["num_images"] == 2000 and metrics[0]["args"]["floor"] == 2.5
+    distances = [m for m in metrics if m["type"] == "frechet_distance"]
+    assert [(m["value"], m["args"]["num_inference_steps"]) for m in distances] == [(3.0, 8), (3.5, 4)]
+    assert distances[0]["args"]["num_images"] == 2000 and distances[0]["args"]["real_vs_real"] == 2.5
     assert metadata["library_name"] == "diffusers" and "base_model" not in metadata and "datasets" not in metadata
     again = ModelCard.load(tmp_path / "README.md")
-    assert [r.metric_value for r in again.data.eval_results] == [3.0, 3.5]
+    assert [r.metric_value for r in again.data.eval_results if r.metric_type == "frechet_distance"] == [3.0, 3.5]
 
 
 def test_the_hub_validates_it(hub, tmp_path):
-    make_card(tmp_path, content(), 4, "me/m").validate()
+    make_card(evaluated(tmp_path), content(), 4, "me/m").validate()
 
 
 def test_later_students_are_not_in_an_earlier_card(tmp_path):
-    text = str(make_card(tmp_path, content(), 4, "me/m"))
+    text = str(make_card(evaluated(tmp_path), content(), 4, "me/m"))
     assert "steps-4" in text and "steps-2" not in text
     assert "num_inference_steps=4" in text
 
 
 def test_what_was_not_measured_is_said(tmp_path):
-    card = make_card(tmp_path, content(evaluation=None), 4, "me/m")
+    card = make_card(tmp_path, content(), 4, "me/m")
     assert "**Quality:** not measured" in str(card) and "model-index" not in str(card)
-    partly = content()
-    del partly["evaluation"]["students"]["4"]
-    text = str(make_card(tmp_path, partly, 4, "me/m"))
+    evaluated(tmp_path, [*TEACHER, STUDENTS[0], STUDENTS[2]])
+    text = str(make_card(tmp_path, content(), 4, "me/m"))
     assert "**Quality:** not measured" in text and "| 4 | `steps-4` | not measured |" in text
 
 
@@ -156,12 +177,8 @@ def test_how_the_students_learned_is_told(factor, said, tmp_path):
 
 
 def test_figures_that_cannot_be_compared_stand_apart(tmp_path):
-    key = {"metric": "FD (seeded classifier)", "feature_extractor": "classifier", "model": "steps-4"}
-    row = {**key, "sampler": "progdistill", "num_inference_steps": 4, "guidance_scale": 1.0}
-    row |= {"kernel_distance": 1.0, "precision": 0.5, "recall": 0.5}
-    results = [{**row, "num_images": 10_000, "seed": 0, "frechet_distance": 6.4}]
-    results += [{**row, "num_images": 2000, "seed": k, "frechet_distance": 8.0 + k} for k in (0, 1, 2)]
-    (tmp_path / "evaluation.json").write_text(json.dumps({"results": results, "floors": []}))
+    few = [row("steps-4", 4, 8.0 + seed, seed=seed) for seed in (0, 1, 2)]
+    evaluated(tmp_path, [row("steps-4", 4, 6.4, num_images=10_000), *few])
     text = str(make_card(tmp_path, content(), 4, "me/m"))
     _, first, second = text.split("## Evaluation")[1].split("## Training")[0].split("\n\nFD ")
     assert "10,000 images, seed 0." in first and "| 6.40 |" in first and "9.00" not in first
@@ -169,10 +186,9 @@ def test_figures_that_cannot_be_compared_stand_apart(tmp_path):
 
 
 def test_a_distance_of_inception_is_called_fid(tmp_path):
-    told = content()
-    assert "It is not FID, and is comparable only" in str(make_card(tmp_path, told, 4, "me/m"))
-    told["evaluation"]["metric"] = "FID"
-    text = str(make_card(tmp_path, told, 4, "me/m"))
+    assert "It is not FID, and is comparable only" in str(make_card(evaluated(tmp_path), content(), 4, "me/m"))
+    evaluated(tmp_path, [{**one, "metric": "FID"} for one in (*TEACHER, *STUDENTS)])
+    text = str(make_card(tmp_path, content(), 4, "me/m"))
     assert "It is comparable only" in text and "not FID" not in text
 
 
@@ -180,7 +196,7 @@ def test_classes_guidance_and_the_conversion_stage_are_told(tmp_path):
     told = content()
     told["about"]["model"] |= {"num_classes": 2, "class_names": ["cat", "<b>dog</b>"]}
     told["about"] |= {"guidance_scale": 2.5, "converted": ["guidance of scale 2.5 is folded in"]}
-    told["evaluation"]["converted"] = {"256": 2.8}
+    evaluated(tmp_path, [*TEACHER, row("converted", 256, 2.8), *STUDENTS])
     convert = {"name": "teacher", "updates": 7, "forward_passes": 35, "seconds": 3600.0, "loss": 0.1}
     told["stages"].insert(0, convert)
     text = str(make_card(tmp_path, told, 4, "me/m"))

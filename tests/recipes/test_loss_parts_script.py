@@ -15,7 +15,7 @@ SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "quality"
 
 
 def results_in(folder, distance_of):
-    results = SCRIPT["Results"](folder, SimpleNamespace(floor=1.0), 10, [101, 102])
+    results = SCRIPT["Results"](folder, SimpleNamespace(), 10, [101, 102])
     for name in SCRIPT["LOSSES"]:
         for training in (0, 1):
             for steps in SCRIPT["STEPS"]:

@@ -4,16 +4,11 @@ import json
 
 import pytest
 import torch
+from helpers.evaluations import distances
 from helpers.processes import chain_options, run, torchrun
 from safetensors.torch import load_file
 
 from diffusers_progdistill.commands.main import main
-
-
-def evaluation(folder):
-    """Every distance that a run measured."""
-    content = json.loads((folder / "chain.json").read_text())["evaluation"]
-    return {f"{kind} {steps}": v for kind in ("students", "teacher") for steps, v in content[kind].items()}
 
 
 @pytest.mark.parametrize("evaluated", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -40,7 +35,7 @@ def test_the_same_trajectory(teacher_folder, tmp_path, evaluated):
     if not evaluated:
         return
     # The evaluation is shared by the processes, and measures the same images.
-    figures = [evaluation(tmp_path / name) for name in ("one", "two")]
+    figures = [distances(tmp_path / name) for name in ("one", "two")]
     assert figures[0].keys() == figures[1].keys() and len(figures[0]) == 3
     assert all(figures[1][k] == pytest.approx(v, rel=1e-3) for k, v in figures[0].items()), figures
 

@@ -1,33 +1,68 @@
-"""The figures that a chain keeps while it goes on."""
+"""The figures that a chain measures while it goes on."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 from accelerate import Accelerator
+from helpers.evaluations import distances, results
 from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
+from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.data import load_digits
+from diffusers_progdistill.pipelines.export import with_metadata
 from diffusers_progdistill.training import report
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.report import Report
 
 
-CASES = [(8, "classifier", True), (8, "other", False), (9, "classifier", False)]
-
-
-@pytest.mark.parametrize("images, extractor, stays", CASES)
-def test_figures_of_other_features_or_counts_are_no_neighbours(images, extractor, stays, tmp_path, monkeypatch):
+@pytest.fixture
+def chain(tmp_path, monkeypatch):
+    """A function that measures a chain's teacher and a student of four steps; returns the report."""
     monkeypatch.setattr(report, "REFERENCE_STEPS", 16)
-    kept = {"num_images": images, "feature_extractor": extractor, "students": {"4": 1.5}}
-    kept["teacher"] = {"16": 0.5}
-    config = DistillationConfig(eval_images=8, start_steps=8, end_steps=4, cache_dir=str(tmp_path))
-    pipeline = ProgressiveDistillationPipeline(tiny_unet(), ProgressiveDistillationScheduler())
-    teacher, record = (
-        SimpleNamespace(pipeline=pipeline, guidance_scale=1.0),
-        SimpleNamespace(content={"evaluation": kept}),
-    )
-    found = Report(config, record, load_digits(), teacher, Accelerator(cpu=True)).evaluation
-    assert found["students"] == ({"4": 1.5} if stays else {})
-    assert (found["teacher"]["16"] == 0.5) == stays
-    assert (found["num_images"], found["feature_extractor"]) == (8, "classifier")
+    student = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
+    pipelines = [
+        ProgressiveDistillationPipeline(tiny_unet(), s) for s in (ProgressiveDistillationScheduler(), student)
+    ]
+    content = {"about": {"model": {}}, "stages": []}
+
+    def measure(**options):
+        config = DistillationConfig(start_steps=8, end_steps=4, cache_dir=str(tmp_path / "cache"), **options)
+        teacher = SimpleNamespace(pipeline=pipelines[0], guidance_scale=1.0)
+        record = SimpleNamespace(folder=tmp_path, content=content)
+        found = Report(config, record, load_digits(), teacher, Accelerator(cpu=True))
+        found.add_student(SimpleNamespace(name="steps-4", number=4), pipelines[1])
+        return found
+
+    return measure
+
+
+def test_what_is_there_is_not_measured_again(chain, tmp_path, monkeypatch, capsys):
+    chain(eval_images=8)
+    before = (tmp_path / "evaluation.json").read_bytes()
+    assert distances(tmp_path).keys() == {("teacher", 16), ("teacher", 4), ("steps-4", 4)}
+    chain(eval_images=8)
+    assert (tmp_path / "evaluation.json").read_bytes() == before
+    # Figures of another number of images are no neighbours of these in what is printed.
+    chain(eval_images=9).finish()
+    assert [row["num_images"] for row in results(tmp_path)] == [8, 8, 8, 9, 9, 9]
+    table = capsys.readouterr().out
+    assert "9 images" in table and " 8 images" not in table and table.count("steps-4") == 1
+
+
+def test_a_chain_and_evaluate_keep_the_same_figures(teacher_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "REFERENCE_STEPS", 16)
+    folder = tmp_path / "run"
+    words = f"--pretrained_teacher_model {teacher_folder} --output_dir {folder} --dataset_name digits"
+    words += f" --cache_dir {tmp_path}"
+    options = "--start_steps 8 --end_steps 4 --updates_per_stage 2 --train_batch_size 16 --report_to none"
+    assert main(["distill", *words.split(), *options.split(), "--eval_images", "20"]) == 0
+    before = results(folder)
+    options = f"--num_images 20 --steps 4,16 --reference_steps 4 --cache_dir {tmp_path}"
+    assert main(["evaluate", str(folder), *options.split()]) == 0
+    after = results(folder)
+    assert len(after) == len(before) == 3 and all("psnr_to_reference" in row for row in after)
+    for row in after:
+        row.pop("psnr_to_reference"), row.pop("reference")
+    assert sorted(map(json.dumps, after)) == sorted(map(json.dumps, before))
