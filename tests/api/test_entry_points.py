@@ -101,7 +101,7 @@ def test_evaluating_a_run_takes_its_data_without_writing_them_down(teachers, tmp
         seen.append(config.dataset_name)
         raise InputError("far enough")
 
-    monkeypatch.setattr(module, "read_metrics", stop)
+    monkeypatch.setattr(module, "load_metrics", stop)
     config = EvaluationConfig(num_images=4, steps="1")
     before = dict(vars(config))
     with pytest.raises(InputError, match="far enough"):
