@@ -11,34 +11,38 @@ MOST_SHARE = 0.01
 
 class Health:
     """
-    Sums since the last logging update, and counts of the stage, on the device. Nothing is read from it but in
-    [`Health.read`].
+    Sums of the losses since the last logging update, and counts of the stage, on the device. Nothing is read from it
+    but in [`Health.read`].
 
     Args:
         accelerator ([`~accelerate.Accelerator`]): Several processes skip an update together.
         planned (`int`): Updates of the stage.
+        losses (`tuple[str]`, *optional*): The names of the losses of an update.
     """
 
     # `searched` counts updates that fp16 skipped to find its loss scale; no run ends for them.
-    NAMES = ("loss_sum", "good", "skipped", "in_a_row", "worst", "searched")
+    COUNTS = ("good", "skipped", "in_a_row", "worst", "searched")
 
-    def __init__(self, accelerator, planned: int):
-        self.accelerator, self.planned = accelerator, planned
-        for name in self.NAMES:
+    def __init__(self, accelerator, planned: int, losses: tuple[str, ...] = ("loss",)):
+        self.accelerator, self.planned, self.losses = accelerator, planned, losses
+        for name in self.COUNTS:
             setattr(self, name, torch.zeros((), device=accelerator.device))
+        self.sums = torch.zeros(len(losses), device=accelerator.device)
 
-    def judge(self, loss: torch.Tensor, grad_norm: torch.Tensor) -> torch.Tensor:
+    def judge(self, losses: dict[str, torch.Tensor], grad_norms: list[torch.Tensor]) -> torch.Tensor:
         """
         Count an update.
 
         Returns:
-            `torch.Tensor`: 1.0 if the update must be skipped, else 0.0; what fused AdamW takes as `found_inf`.
+            `torch.Tensor`: 1.0 if the update must be skipped, else 0.0; what [`GuardedStep`] takes.
         """
-        bad = torch.stack([~torch.isfinite(loss), ~(torch.isfinite(loss) & torch.isfinite(grad_norm))]).float()
+        values = torch.stack([losses[name] for name in self.losses])
+        finite = values.isfinite().all()
+        bad = torch.stack([~finite, ~(finite & torch.stack(grad_norms).isfinite().all())]).float()
         if self.accelerator.num_processes > 1:
             bad = self.accelerator.reduce(bad, "sum").clamp(max=1)
         bad_loss, bad = bad
-        self.loss_sum += torch.where(bad > 0, 0.0, loss)
+        self.sums += torch.where(bad > 0, 0.0, values)
         self.good += 1 - bad
         counted = bad
         if self.accelerator.scaler is not None:
@@ -51,34 +55,36 @@ class Health:
         torch.maximum(self.worst, self.in_a_row, out=self.worst)
         return bad
 
-    def read(self, stage_name: str, update: int) -> tuple[float | None, int]:
+    def read(self, stage_name: str, update: int) -> tuple[dict[str, float | None], int]:
         """
-        The mean loss of all processes since the last call, and the number of updates skipped in the stage, those of
-        fp16's search for a loss scale among them.
+        The mean losses of all processes since the last call, `None` where no update was good, and the number of
+        updates skipped in the stage, those of fp16's search for a loss scale among them.
 
         Raises:
             `FloatingPointError`: If more than 10 in a row, or 1 % of the stage's updates, were skipped.
         """
-        sums = self.accelerator.reduce(self._stacked(), "mean").tolist()
-        loss_sum, good, skipped, _, worst, searched = sums
-        self.loss_sum.zero_(), self.good.zero_()
+        good, skipped, _, worst, searched, *sums = self.accelerator.reduce(self._stacked(), "mean").tolist()
+        self.sums.zero_()
+        self.good.zero_()
         if worst > MOST_IN_A_ROW or skipped > MOST_SHARE * self.planned:
             raise FloatingPointError(
                 f"stage {stage_name}, update {update}: {skipped:.0f} updates had a loss or gradient that is not"
                 f" finite, up to {worst:.0f} of them in a row; try a lower --learning_rate. Finished students are kept"
             )
-        return (loss_sum / good if good else None), int(skipped + searched)
+        means = {name: value / good if good else None for name, value in zip(self.losses, sums)}
+        return means, int(skipped + searched)
 
     def _stacked(self) -> torch.Tensor:
-        return torch.stack([getattr(self, name) for name in self.NAMES])
+        return torch.cat([torch.stack([getattr(self, name) for name in self.COUNTS]), self.sums])
 
     def values(self) -> list[list[float]]:
-        """The counts of every process: what a checkpoint keeps."""
+        """The counts and sums of every process: what a checkpoint keeps."""
         return self.accelerator.gather(self._stacked()[None]).tolist()
 
     def restore(self, values: list[list[float]]):
         """Go on from a checkpoint's counts; with another number of processes, from their mean."""
         same = len(values) == self.accelerator.num_processes
         own = values[self.accelerator.process_index] if same else [sum(v) / len(values) for v in zip(*values)]
-        for name, value in zip(self.NAMES, own):
+        for name, value in zip(self.COUNTS, own):
             getattr(self, name).fill_(value)
+        self.sums.copy_(torch.tensor(own[len(self.COUNTS) :]))

@@ -15,7 +15,7 @@ from .config import TrainingConfig
 from .feed import Feed
 from .health import Health
 from .loss_scale import read_scale
-from .optimizer import clip_gradient, make_optimizer, step
+from .optimizer import GuardedStep, clip_gradient, make_optimizer
 from .sharding import gathered, prepare
 from .signals import Agreement, StopRequest
 from .stages import Draws, Objective, Stage
@@ -95,6 +95,7 @@ def train_stage(
     model_class = type(model)
     health = Health(accelerator, stage.updates)
     wrapped, optimizer, parameters = prepare(accelerator, model, adam)
+    guard = GuardedStep(accelerator, [optimizer])
     ema = None if ema_decay is None else WeightAverage(parameters, decay=ema_decay)
     saved, first, seconds_before, mean_loss = None, 0, 0.0, None
     if checkpoints is not None:
@@ -127,13 +128,14 @@ def train_stage(
                 accelerator.backward(loss)
             loss_of_update += loss.detach() / parts
         grad_norm = clip_gradient(accelerator, parameters, config.max_grad_norm)
-        step(accelerator, optimizer, health.judge(loss_of_update, grad_norm))
+        guard.step(health.judge({"loss": loss_of_update}, [grad_norm]))
         if ema is not None:
             ema.step(parameters)
         monitor.on_update()
 
         if done % config.logging_steps == 0 or done == stage.updates:
-            mean_loss, skipped = health.read(stage.name, done)
+            means, skipped = health.read(stage.name, done)
+            mean_loss = means["loss"]
             monitor.on_log(stage, done, mean_loss, learning_rate, skipped)
         to_stop = agreement.to_stop(done)
         if checkpoints is not None and done < stage.updates and (to_stop or done % config.checkpointing_steps == 0):

@@ -1,25 +1,14 @@
-"""The optimizer of a stage and its step: skipped on the device where an update is not finite."""
+"""The optimizers of a stage and their step: skipped on the device where an update is not finite."""
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from .config import TrainingConfig
+from .sharding import local, whole
 
 
-class GuardedAdamW(torch.optim.AdamW):
-    """
-    Fused AdamW that leaves weights and moments as they are where it is told to, without the host knowing. It is what
-    [`~torch.amp.GradScaler`] does to fused optimizers, for updates that have no loss scale.
-    """
-
-    def guard(self, skip: torch.Tensor):
-        """The next steps do nothing if `skip` is 1.0, and are made if it is 0.0."""
-        self.found_inf = skip
-
-
-def make_optimizer(config: TrainingConfig, model: torch.nn.Module) -> GuardedAdamW:
+def make_optimizer(config: TrainingConfig, model: torch.nn.Module) -> torch.optim.AdamW:
     """A fresh AdamW; the fused one reads nothing back from the device."""
-    return GuardedAdamW(
+    return torch.optim.AdamW(
         model.parameters(),
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
@@ -30,28 +19,41 @@ def make_optimizer(config: TrainingConfig, model: torch.nn.Module) -> GuardedAda
 
 
 def clip_gradient(accelerator, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
-    """
-    Clip the gradient's norm.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): What has prepared the model.
-        parameters (`list[torch.nn.Parameter]`): Those of the prepared model.
-        max_norm (`float`): The largest norm.
-
-    Returns:
-        `torch.Tensor`: The norm before, a scalar on the device, whatever accelerate made of it; 0 if it has none.
-    """
+    """Clip the gradient's norm; the norm before, a scalar on the device, whatever accelerate made of it."""
     norm = accelerator.clip_grad_norm_(parameters, max_norm)
-    if isinstance(norm, DTensor):
-        norm = norm.full_tensor()
     if not isinstance(norm, torch.Tensor):
         return torch.full((), float(norm or 0), device=accelerator.device)
-    return norm.detach()
+    return whole(norm).detach()
 
 
-def step(accelerator, optimizer, skip: torch.Tensor):
-    """Make the update of a prepared [`GuardedAdamW`], or skip it; fp16's scaler judges for itself."""
-    if accelerator.scaler is None:
-        optimizer.optimizer.guard(skip)
-    optimizer.step()
-    optimizer.zero_grad()
+class GuardedStep:
+    """
+    The step of all optimizers, or of none: weights and moments stay as they are, without the host knowing. torch's
+    gradient scaler does it for fused optimizers; where no loss is scaled it is one whose scale stays 1.
+
+    Args:
+        accelerator ([`~accelerate.Accelerator`]): Its scaler is taken in fp16.
+        optimizers (`list[torch.optim.Optimizer]`): What it has prepared.
+    """
+
+    def __init__(self, accelerator, optimizers: list[torch.optim.Optimizer]):
+        # accelerate's optimizers would each update the scale, which torch wants once, after all of them.
+        self.optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in optimizers]
+        self.is_scaled = accelerator.scaler is not None
+        self.scaler = accelerator.scaler or torch.amp.GradScaler(accelerator.device.type, init_scale=1.0)
+        # A scaler has no scale before its first loss.
+        self.scaler.scale(torch.ones((), device=accelerator.device))
+
+    def step(self, skip: torch.Tensor):
+        """Make the update if `skip` is 0.0, leave it if it is 1.0; in fp16 the scaler judges each gradient itself."""
+        for optimizer in self.optimizers:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            if not gradients:
+                continue
+            if not self.is_scaled:
+                # The scaler looks at gradients alone; what else is not finite is told to it by one of them.
+                local(gradients[0]).add_(torch.where(skip > 0, torch.nan, 0.0))
+                self.scaler.unscale_(optimizer)
+            self.scaler.step(optimizer)
+            optimizer.zero_grad()
+        self.scaler.update(None if self.is_scaled else 1.0)

@@ -108,7 +108,7 @@ def test_which_of_both_an_update_is(loss, norm, scale, counts, monkeypatch):
             with_scaler(accelerator, scale)
             assert is_searching(accelerator.scaler, accelerator.device).item() == (scale > 1)
         health = Health(accelerator, 1000)
-        skip = health.judge(torch.tensor(loss), torch.tensor(norm))
+        skip = health.judge({"loss": torch.tensor(loss)}, [torch.tensor(norm)])
         assert skip.item() == sum(counts)
         assert (health.skipped.item(), health.searched.item()) == counts
         assert health.read("teacher", 1)[1] == sum(counts)

@@ -10,7 +10,7 @@ from helpers.chains import chain, same, weights
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.health import Health
-from diffusers_progdistill.training.optimizer import GuardedAdamW, make_optimizer
+from diffusers_progdistill.training.optimizer import GuardedStep, make_optimizer
 from diffusers_progdistill.training.stages import DistillationObjective
 
 
@@ -60,16 +60,14 @@ def test_skipping_is_as_if_the_update_had_not_been():
     """Weights and both moments of fused AdamW stay bit for bit as they were."""
     config = DistillationConfig(learning_rate=0.1)
     model = torch.nn.Linear(3, 2)
-    optimizer = make_optimizer(config, model)
-    health = Health(Accelerator(cpu=True), 100)
+    optimizer, accelerator = make_optimizer(config, model), Accelerator(cpu=True)
+    health, guard = Health(accelerator, 100), GuardedStep(accelerator, [optimizer])
 
     def update(bad):
         loss = model(torch.ones(1, 3)).square().sum() * (float("nan") if bad else 1)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.guard(health.judge(loss.detach(), norm))
-        optimizer.step()
-        optimizer.zero_grad()
+        guard.step(health.judge({"loss": loss.detach()}, [norm]))
 
     def state():
         values = [v.clone() for s in optimizer.state.values() for v in s.values()]
@@ -81,13 +79,61 @@ def test_skipping_is_as_if_the_update_had_not_been():
     assert all(torch.equal(a, b) for a, b in zip(before, state()))
     update(False)
     assert not all(torch.equal(a, b) for a, b in zip(before, state()))
-    assert health.values()[0][2:] == [1.0, 0.0, 1.0, 0.0]
+    assert health.values()[0][1:5] == [1.0, 0.0, 1.0, 0.0]
 
 
 def test_a_run_without_bad_updates_is_that_of_nobody_judging(teacher_folder, tmp_path, monkeypatch):
     distill(chain(teacher_folder, tmp_path / "judged", end_steps=4))
     monkeypatch.setattr(Health, "judge", lambda *_: None)
-    monkeypatch.setattr(Health, "read", lambda *_: (0.0, 0))
-    monkeypatch.setattr(GuardedAdamW, "guard", lambda *_: None)
+    monkeypatch.setattr(Health, "read", lambda *_: ({"loss": 0.0}, 0))
+
+    def step(guard, skip):
+        for optimizer in guard.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    monkeypatch.setattr(GuardedStep, "step", step)
     distill(chain(teacher_folder, tmp_path / "free", end_steps=4))
     assert same(weights(tmp_path / "judged" / "steps-4"), weights(tmp_path / "free" / "steps-4"))
+
+
+@pytest.mark.parametrize("bad", ["first loss", "second loss", "first norm", "second norm"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_several_losses_and_optimizers_are_skipped_together(bad, scaled):
+    """Also where every gradient is finite; in fp16 the scale, which all share, is the scaler's to find."""
+    accelerator = Accelerator(cpu=True)
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0) if scaled else None
+    models = [torch.nn.Linear(3, 2), torch.nn.Linear(3, 1)]
+    optimizers = [make_optimizer(DistillationConfig(learning_rate=0.1), model) for model in models]
+    health = Health(accelerator, 1000, ("first", "second"))
+    guard = GuardedStep(accelerator, optimizers)
+
+    def update(value):
+        found = {}
+        for name, model in zip(health.losses, models):
+            loss = model(torch.ones(1, 3)).square().sum()
+            (loss if accelerator.scaler is None else accelerator.scaler.scale(loss)).backward()
+            found[f"{name} loss"], found[f"{name} norm"] = loss.detach(), torch.ones(())
+        if scaled:
+            if value != 1:
+                models[1].weight.grad.mul_(value)
+            for optimizer in optimizers:
+                accelerator.scaler.unscale_(optimizer)
+        found[bad] = found[bad] * value
+        losses = {name: found[f"{name} loss"] for name in health.losses}
+        guard.step(health.judge(losses, [found[f"{name} norm"] for name in health.losses]))
+
+    def weights():
+        return [p.detach().clone() for model in models for p in model.parameters()]
+
+    before = weights()
+    update(1)
+    after = weights()
+    assert not any(torch.equal(a, b) for a, b in zip(before, after))
+    update(float("inf"))
+    # fp16's scaler has looked at each optimizer's own gradient.
+    assert all(torch.equal(a, b) for a, b in list(zip(after, weights()))[2 if scaled else 0 :])
+    means, skipped = health.read("steps-4", 2)
+    assert skipped == 1 and set(means) == {"first", "second"} and all(0 < mean < 100 for mean in means.values())
+    if scaled:
+        assert accelerator.scaler.get_scale() == 4.0
