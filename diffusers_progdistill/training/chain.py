@@ -29,7 +29,7 @@ from .report import Report
 from .run import Run, open_run
 from .saturation import describe_saturation, share_of_data
 from .setup import check_classes, check_resume, compiled, describe_run
-from .signals import StopRequest, anybody_asked_to_stop
+from .signals import StopRequest, agree_to_stop
 from .stages import DistillationObjective, Stage
 from .student import make_student
 from .trackers import finish_trackers, start_trackers
@@ -151,7 +151,7 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
             )
             pipeline = make_student(run, *parts, stage, monitor, record, stop, ema_decay)
             # A signal during the last update, or while the student was written, found no checkpoint to write.
-            if anybody_asked_to_stop(accelerator, stop):
+            if agree_to_stop(accelerator, stop):
                 stop.stop()
         monitor.paused += report.add_student(stage, pipeline)
         if run.is_main and stage.name != CONVERSION_STAGE:

@@ -17,7 +17,7 @@ from .health import Health
 from .loss_scale import read_scale
 from .optimizer import GuardedStep, clip_gradient, make_optimizer
 from .sharding import gathered, prepare
-from .signals import Agreement, StopRequest
+from .signals import StopCheck, StopRequest
 from .stages import Draws, Objective, Stage
 
 
@@ -107,7 +107,7 @@ def train_stage(
     feed = Feed(accelerator, objective, data, draws, config, stage, first, conditional)
     # `accumulate` counts the parts of an update from here on; a stage that was left early may have been amid them.
     accelerator.step = 0
-    agreement = Agreement(accelerator, stop, config.logging_steps, first)
+    stop_check = StopCheck(accelerator, stop, config.logging_steps, first)
     monitor.resume(first)
     began = time.perf_counter()
 
@@ -137,7 +137,7 @@ def train_stage(
             means, skipped = health.read(stage.name, done)
             mean_loss = means["loss"]
             monitor.on_log(stage, done, mean_loss, learning_rate, skipped)
-        to_stop = agreement.to_stop(done)
+        to_stop = stop_check.must_stop(done)
         if checkpoints is not None and done < stage.updates and (to_stop or done % config.checkpointing_steps == 0):
             seconds = seconds_before + time.perf_counter() - began
             state = {"seconds": seconds, "mean_loss": mean_loss, "health": health.values()}

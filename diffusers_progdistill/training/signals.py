@@ -1,12 +1,13 @@
 """SIGTERM, SIGINT and SIGHUP: finish the update, write a checkpoint, publish what there is time for, exit."""
 
 import contextlib
-import ctypes
 import os
 import signal
-import sys
 import threading
 import time
+
+import torch
+from accelerate.utils import broadcast
 
 from ..errors import StoppedBySignal
 
@@ -15,6 +16,8 @@ from ..errors import StoppedBySignal
 GRACE = 20.0
 # A terminal's Ctrl-C reaches the process from the launcher too: what comes this soon is the same signal.
 SAME_SIGNAL = 1.0
+# What a closing window sends; not on Windows.
+HANGUP = getattr(signal, "SIGHUP", None)
 
 
 class StopRequest:
@@ -29,19 +32,20 @@ class StopRequest:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self._old = {s: signal.signal(s, self._on_signal) for s in handled_signals()}
-            die_with_launcher()
+            handled = [signal.SIGTERM, signal.SIGINT]
+            if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
+                handled.append(HANGUP)
+            self._old = {signum: signal.signal(signum, self._on_signal) for signum in handled}
         return self
 
     def __exit__(self, *exception):
         for signum, handler in self._old.items():
             # One that was not set from Python is `None`, and cannot be put back.
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
-        if self._old:
-            live_without_launcher()
 
     @property
     def requested(self) -> bool:
+        """Whether this process was asked to stop."""
         return self.signum is not None
 
     @contextlib.contextmanager
@@ -69,7 +73,7 @@ class StopRequest:
         now = time.monotonic()
         if self.requested:
             # A window that closes may say so more than once.
-            if now - self.at > SAME_SIGNAL and signum != getattr(signal, "SIGHUP", None):
+            if now - self.at > SAME_SIGNAL and signum != HANGUP:
                 os._exit(128 + signum)
             return
         self.signum, self.at = signum, now
@@ -77,72 +81,41 @@ class StopRequest:
             raise StoppedBySignal(signum)
 
 
-def handled_signals() -> list[int]:
-    """What asks a run to stop."""
-    hangup = getattr(signal, "SIGHUP", None)
-    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
-    return [signal.SIGTERM, signal.SIGINT, *([] if ignored else [hangup])]
-
-
-def die_with_launcher():
-    """
-    `accelerate launch` with one process does not forward SIGTERM to its child; so the child asks Linux for one when
-    its parent ends. Without a launcher the parent is a shell, which may end as it likes.
-    """
-    launched = any(name.startswith("ACCELERATE_") for name in os.environ)
-    if launched:
-        _ask_for_signal(signal.SIGTERM)
-
-
-def live_without_launcher():
-    """A process that goes on after a run, such as a notebook's, outlives its parent as before."""
-    _ask_for_signal(0)
-
-
-def _ask_for_signal(signum: int):
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signum)
-
-
-def anybody_asked_to_stop(accelerator, stop: StopRequest) -> bool:
+def agree_to_stop(accelerator, stop: StopRequest) -> bool:
     """Whether one of the processes was asked to stop; called by all."""
     if accelerator.num_processes == 1:
         return stop.requested
-    import torch
+    if stop.requested:
+        accelerator.set_trigger()
+    return accelerator.check_trigger()
 
-    flag = torch.tensor(float(stop.requested), device=accelerator.device)
-    return accelerator.reduce(flag, "sum").item() > 0
 
-
-class Agreement:
+class StopCheck:
     """
-    When several processes look whether one of them was asked to stop: at the same updates, at least every few seconds.
+    When a stage looks whether it was asked to stop. One process looks after every update; several, which must wait for
+    each other to look, do so after the same updates, some seconds apart.
 
-    With one process that is every update and costs nothing.
+    Args:
+        accelerator ([`~accelerate.Accelerator`]): Its processes stop together.
+        request ([`StopRequest`], *optional*): Of this process.
+        most (`int`): Updates after which they look at the latest.
+        first_update (`int`): Updates that were made before.
     """
 
     SECONDS = 4.0
 
-    def __init__(self, accelerator, stop: StopRequest | None, most: int, first_update: int = 0):
-        self.accelerator, self.request, self.most = accelerator, stop, most
-        self.next, self.last = first_update + 1, first_update
-        self.began = time.monotonic()
+    def __init__(self, accelerator, request: StopRequest | None, most: int, first_update: int = 0):
+        self.accelerator, self.request, self.most = accelerator, request or StopRequest(), most
+        self.looked, self.next, self.at = first_update, first_update + 1, time.monotonic()
 
-    def to_stop(self, update: int) -> bool:
+    def must_stop(self, update: int) -> bool:
         """Whether all processes stop after this many updates; called by all after every update."""
-        if self.accelerator.num_processes == 1:
-            return self.request is not None and self.request.requested
-        if update < self.next:
-            return False
-        import torch
-
-        # The main process's clock decides for all when to look again.
-        now = time.monotonic()
-        pace = (now - self.began) / (update - self.last)
-        interval = min(self.most, max(1, int(self.SECONDS / max(pace, 1e-6)))) * self.accelerator.is_main_process
-        asked = self.request is not None and self.request.requested
-        mine = torch.tensor([float(asked), float(interval)], device=self.accelerator.device)
-        asked, interval = self.accelerator.reduce(mine, "sum").tolist()
-        self.began, self.last, self.next = now, update, update + int(interval)
-        return asked > 0
+        if self.accelerator.num_processes > 1:
+            if update < self.next:
+                return False
+            # The main process's clock decides for all when to look again.
+            now = time.monotonic()
+            pace = max((now - self.at) / (update - self.looked), 1e-6)
+            interval = torch.tensor(min(self.most, max(1, int(self.SECONDS / pace))), device=self.accelerator.device)
+            self.looked, self.next, self.at = update, update + int(broadcast(interval)), now
+        return agree_to_stop(self.accelerator, self.request)

@@ -1,7 +1,6 @@
 """The functions that people call: their options stay the caller's, and their process is as it was."""
 
 import copy
-import ctypes
 import dataclasses
 import logging
 import random
@@ -177,16 +176,6 @@ def test_in_another_thread(name, teachers, tmp_path):
     assert made and signal.getsignal(signal.SIGTERM) is handler
     # The folder's lock is free again.
     assert function(config, *more) == made[0]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the call is Linux's")
-def test_a_process_outlives_its_parent_after_a_run(teachers, tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    distill(chain_of(teachers / "v_prediction", tmp_path / "run"))
-    asked = ctypes.c_int()
-    # PR_GET_PDEATHSIG
-    ctypes.CDLL(None).prctl(2, ctypes.byref(asked))
-    assert asked.value == 0
 
 
 def test_a_failed_run_leaves_its_folder_free(teachers, tmp_path, monkeypatch):

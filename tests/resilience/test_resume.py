@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from helpers.networks import small_network, stock_teacher
@@ -117,19 +116,6 @@ def test_two_processes_stop_together(teacher_folder, tmp_path, moments):
     status, output = run(words)
     assert status == 0, output
     assert weights(folder) == weights(whole) and logged(folder) == logged(whole)
-
-
-@pytest.mark.slow
-def test_the_child_of_accelerate_launch_does_not_outlive_it(teacher_folder, tmp_path):
-    folder = tmp_path / "run"
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
-    script = str(Path(__file__).parents[2] / "examples" / "train_progressive_distillation.py")
-    options = chain_options(teacher_folder, folder, updates_per_stage=100_000)
-    process = start([*launch, script, *options])
-    assert wait_for(lambda: (folder / "metrics.jsonl").exists(), process)
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)  # the pipe ends only when the child has ended, too
-    assert list((folder / "checkpoints").glob("steps-*"))
 
 
 def test_a_signal_while_the_last_pushes_are_waited_for(hub, teacher_folder, tmp_path):
