@@ -31,7 +31,7 @@ from diffusers_progdistill.processes.prediction import to_sample
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.network import student_network
 from diffusers_progdistill.training.run import open_run, run_alone
-from diffusers_progdistill.training.stages import Examples, Objective, Stage
+from diffusers_progdistill.training.stage import Examples, Objective, Stage
 
 
 GRID_STEPS, TARGET_DECAY, HUBER_C = 64, 0.95, 1e-3

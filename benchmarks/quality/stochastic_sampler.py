@@ -21,7 +21,7 @@ from diffusers_progdistill.pipelines.pipeline_progressive_distillation import Pr
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
-from diffusers_progdistill.training.stages import DistillationObjective, Stage
+from diffusers_progdistill.training.stage import DistillationObjective, Stage
 
 
 def stochastic(folder: Path, steps: int, updates: int, seed: int) -> ProgressiveDistillationPipeline:

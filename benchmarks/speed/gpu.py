@@ -27,7 +27,7 @@ from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.optimizer import make_optimizer
 from diffusers_progdistill.training.setup import compiled
-from diffusers_progdistill.training.stages import Stage
+from diffusers_progdistill.training.stage import Stage
 from diffusers_progdistill.training.teacher import default_unet_config
 
 

@@ -12,7 +12,7 @@ from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.optimizer import make_optimizer
-from diffusers_progdistill.training.stages import Batch, DistillationObjective, Stage
+from diffusers_progdistill.training.stage import Batch, DistillationObjective, Stage
 
 
 NUM_STEPS, TIMESTEPS = 8, 1024

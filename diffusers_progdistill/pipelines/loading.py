@@ -10,11 +10,11 @@ import torch
 from diffusers import SchedulerMixin, UNet2DModel
 from huggingface_hub import HfApi, hf_hub_download
 
+from ..denoisers.heads import accept_network
 from ..errors import InputError, describe_reason
 from ..schedulers import ProgressiveDistillationScheduler
 from ..schedulers.configs import check_values, check_variance_preserving, unknown_keys
 from ..trust import check_model_files, find_code, read_json
-from .networks import accept_network
 from .pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from .weights import listed, load_unet
 
@@ -89,6 +89,19 @@ def load_model(source: ModelSource) -> ProgressiveDistillationPipeline:
             )
     unet = accept_network(unet, source.what, scheduler.config.prediction_type)
     return ProgressiveDistillationPipeline(unet, unclipped(scheduler))
+
+
+def read_class_name(source: ModelSource) -> str | None:
+    """The pipeline class that a model's index names; `None` if there is no index here that can be read."""
+    try:
+        if os.path.isdir(source.name):
+            path = Path(source.name, INDEX_NAME)
+        else:
+            where = {"revision": source.revision, "cache_dir": source.cache_dir, "token": source.token}
+            path = Path(hf_hub_download(source.name, INDEX_NAME, **where))
+        return _shown(read_json(path, source.what).get("_class_name"))
+    except Exception:  # the family that opens it says what is wrong
+        return None
 
 
 def find_folder(source: ModelSource) -> Path:

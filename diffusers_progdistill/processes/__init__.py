@@ -1,1 +1,1 @@
-"""The mathematics of progressive distillation: pure functions of tensors, no files and no processes."""
+"""The mathematics of progressive distillation: pure functions of tensors and angles, no files and no processes."""

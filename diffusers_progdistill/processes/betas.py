@@ -1,4 +1,4 @@
-"""Noise schedules as an angle: alpha = cos(phi), sigma = sin(phi), log-SNR = -2 log tan(phi).
+"""Variance preserving processes: a table of betas, or the cosine schedule of the paper.
 
 The canonical schedule of the project is the cosine schedule of Salimans & Ho (2022) with its log-SNR clipped to
 [-20, 20], which makes the angle exactly linear in time. Any other variance preserving schedule is a table of betas,
@@ -8,6 +8,9 @@ whose angle is interpolated between the entries.
 import math
 
 import torch
+from diffusers import DDIMScheduler
+
+from .base import NoiseLevel, NoiseProcess
 
 
 LOG_SNR_MAX = 20.0
@@ -45,21 +48,6 @@ def time_to_timestep(t, num_train_timesteps: int = NUM_TRAIN_TIMESTEPS):
     return num_train_timesteps * t - 1
 
 
-def log_snr(angle: torch.Tensor) -> torch.Tensor:
-    """log(alpha^2 / sigma^2) of an angle in radians, in (0, pi/2)."""
-    return -2 * torch.log(torch.tan(angle))
-
-
-def add_noise(sample: torch.Tensor, noise: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """z = cos(phi) x + sin(phi) eps, the forward process; `angle` must broadcast against `sample`."""
-    return torch.cos(angle) * sample + torch.sin(angle) * noise
-
-
-def get_velocity(sample: torch.Tensor, noise: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """v = cos(phi) eps - sin(phi) x = dz/dphi (appendix D of the paper)."""
-    return torch.cos(angle) * noise - torch.sin(angle) * sample
-
-
 def canonical_betas(num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> list[float]:
     """
     The canonical schedule as the betas of a discrete scheduler with timesteps 0 ... T - 1 (timestep T * t - 1).
@@ -92,9 +80,9 @@ def compute_angles(betas) -> torch.Tensor:
     return torch.atan2(torch.sqrt(-torch.expm1(log_alphas_cumprod)), torch.exp(log_alphas_cumprod / 2))
 
 
-class NoiseSchedule:
+class BetaProcess(NoiseProcess):
     """
-    Angle of a schedule at any (fractional) timestep.
+    A variance preserving process at any (fractional) timestep.
 
     Args:
         betas (`list[float]`): The schedule as a table; recognised as the canonical one when it is.
@@ -105,7 +93,7 @@ class NoiseSchedule:
     """
 
     def __init__(self, betas: list[float], num_train_timesteps: int):
-        self.num_train_timesteps = num_train_timesteps
+        self.num_train_timesteps, self.betas = num_train_timesteps, list(betas)
         angles = compute_angles(betas)
         time = torch.arange(1, len(betas) + 1, dtype=torch.float64) / len(betas)
         self.is_canonical = len(betas) == num_train_timesteps and bool(
@@ -151,7 +139,14 @@ class NoiseSchedule:
         """Whether the last timestep is pure noise: its angle is pi/2 up to float32 rounding of the betas."""
         return not self.is_canonical and math.cos(self.max_angle) < 1e-7
 
-    def timesteps(self, angles: torch.Tensor) -> torch.Tensor:
+    def levels(self, positions: torch.Tensor) -> NoiseLevel:
+        """Angle and time at u: timestep T u - 1, which DDIM's `"trailing"` grid has at u = i/N where N divides T."""
+        time = time_to_timestep(positions, self.num_train_timesteps)
+        if self.is_canonical:
+            return NoiseLevel(cosine_angle(positions), time)
+        return NoiseLevel(self.angles(time).to(positions.dtype), time)
+
+    def network_times(self, angles: torch.Tensor) -> torch.Tensor:
         """
         The (fractional) timesteps of the same log-SNR as `angles`: the inverse of [`angles`] on the range of the
         model, its first timestep below it and its last one above.
@@ -172,3 +167,19 @@ class NoiseSchedule:
         high = torch.searchsorted(table, angles).clamp(1, len(table) - 1)
         start, end = table[high - 1], table[high]
         return (high - 1 + (angles - start) / (end - start).clamp_min(torch.finfo(dtype).tiny)).float()
+
+    def stock_scheduler(self, num_steps: int) -> DDIMScheduler:
+        """DDIM on these betas. Its timesteps are whole, so `num_steps` must divide T."""
+        if self.num_train_timesteps % num_steps:
+            raise ValueError(
+                f"DDIMScheduler steps exactly where the number of steps divides {self.num_train_timesteps}:"
+                f" {num_steps} does not"
+            )
+        return DDIMScheduler(
+            num_train_timesteps=self.num_train_timesteps,
+            trained_betas=self.betas,
+            timestep_spacing="trailing",
+            clip_sample=False,
+            set_alpha_to_one=True,
+            steps_offset=1,
+        )

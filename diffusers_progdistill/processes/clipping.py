@@ -31,8 +31,3 @@ def hidden_error(x: torch.Tensor, target: torch.Tensor, margin: float) -> torch.
     should_hide = (target.abs() >= 1) & (x * shown_target < 1)
     hidden = torch.where(may_hide, x - shown, 0.0) - (target - shown_target)
     return hidden + torch.where(should_hide, margin * shown_target, 0.0)
-
-
-def output_slope(alpha, sigma, prediction_type: str):
-    """How much a network's output changes with the x that it means: an output is linear in x."""
-    return {"v_prediction": -1 / sigma, "epsilon": -alpha / sigma}.get(prediction_type, 1.0)

@@ -1,12 +1,14 @@
-"""Conversions between what a network predicts (x, epsilon, v, or x and epsilon together) and the clean image x.
+"""Conversions between what a network predicts (x, epsilon, v, a flow, or x and epsilon) and the clean data x.
 
-z is the noisy sample, alpha = cos(phi) and sigma = sin(phi) its signal and noise level; see section 4 of the paper.
+z is the variance preserving sample, alpha = cos(phi) and sigma = sin(phi) its signal and noise level; see section 4 of
+the paper.
 """
 
 import torch
 
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "sample_epsilon")
+# `flow` is u = eps - x, the velocity of rectified flow; `edm` is EDM's F, which is -v.
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "sample_epsilon", "flow", "edm")
 
 
 def check_prediction_type(prediction_type: str):
@@ -54,6 +56,10 @@ def to_sample(model_output: torch.Tensor, z: torch.Tensor, alpha, sigma, predict
         return model_output
     if prediction_type == "sample_epsilon":
         return merge_sample_epsilon(model_output, z, alpha, sigma)
+    if prediction_type == "flow":
+        return (z - sigma * model_output) / (alpha + sigma)
+    if prediction_type == "edm":
+        return alpha * z + sigma * model_output
     check_prediction_type(prediction_type)
 
 
@@ -72,4 +78,26 @@ def from_sample(x: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type:
         return (z - alpha * x) / sigma
     if prediction_type in ("sample", "sample_epsilon"):
         return x
+    if prediction_type == "flow":
+        return (z - (alpha + sigma) * x) / sigma
+    if prediction_type == "edm":
+        return (x - alpha * z) / sigma
     check_prediction_type(prediction_type)
+
+
+def merge_heads(model_output: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type: str) -> torch.Tensor:
+    """The output that is compared with [`from_sample`]: of two heads the x that they make together."""
+    if prediction_type != "sample_epsilon":
+        return model_output
+    return merge_sample_epsilon(model_output, z, alpha, sigma)
+
+
+def output_slope(alpha, sigma, prediction_type: str):
+    """How much a network's output changes with the x that it means: an output is linear in x."""
+    slopes = {
+        "v_prediction": lambda: -1 / sigma,
+        "epsilon": lambda: -alpha / sigma,
+        "flow": lambda: -(alpha + sigma) / sigma,
+        "edm": lambda: 1 / sigma,
+    }
+    return slopes[prediction_type]() if prediction_type in slopes else 1.0

@@ -40,6 +40,11 @@ class DDIMStep:
             prev, x = (turn_cos, -turn_sin), (alpha, -sigma)
         elif prediction_type == "epsilon":
             prev, x = (alpha_next / alpha, -turn_sin / alpha), (1 / alpha, -sigma / alpha)
+        elif prediction_type == "flow":
+            both = alpha + sigma
+            prev, x = ((alpha_next + sigma_next) / both, -turn_sin / both), (1 / both, -sigma / both)
+        elif prediction_type == "edm":
+            prev, x = (turn_cos, turn_sin), (alpha, sigma)
         else:
             prev, x = (sigma_next / sigma, turn_sin / sigma), (0.0, 1.0)
         noise = 0.0

@@ -14,12 +14,12 @@ the middle and is then forgotten; the one at the middle gets the weight of both.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from .betas import cosine_angle, time_to_timestep
-from .prediction import to_sample
+from .base import NoiseLevel, NoiseProcess, expand_like
 
 
 def prediction_weight(angle: float, angle_mid: float, angle_end: float) -> float:
@@ -44,101 +44,88 @@ class TargetGrid:
     All that a stage needs to know of an N-step student's grid, one row for each i = 1 ... N at index i - 1.
 
     Attributes:
-        timesteps (`torch.Tensor` of shape `(N, k)`): What the UNet is fed at t = i/N, and at the times between that
-            the teacher's other steps start from.
-        angles (`torch.Tensor` of shape `(N, k)`): phi at the same times, in radians.
+        times (`torch.Tensor` of shape `(N, k)`): What the network is told at u = i/N, and at the positions between
+            that the teacher's other steps start from.
+        angles (`torch.Tensor` of shape `(N, k)`): phi at the same positions, in radians.
         weights (`torch.Tensor` of shape `(N, k - 1)`): w_j of the target.
         midpoint (`bool`): Whether the teacher's steps are taken in pairs, by the midpoint rule.
     """
 
-    timesteps: torch.Tensor
+    times: torch.Tensor
     angles: torch.Tensor
     weights: torch.Tensor
     midpoint: bool = False
 
     @classmethod
-    def create(
-        cls,
-        num_steps: int,
-        num_train_timesteps: int,
-        dtype=torch.float32,
-        device=None,
-        factor: int = 2,
-        midpoint: bool = False,
-    ) -> "TargetGrid":
+    def create(cls, process: NoiseProcess, num_steps: int, factor: int = 2, midpoint: bool = False) -> "TargetGrid":
         """
-        The grid of an N-step student whose teacher makes `factor` times as many steps, evaluated in float64 and stored
-        as `dtype` on `device`. The midpoint rule needs an even `factor`.
+        The grid of an N-step student whose teacher makes `factor` times as many steps, on the sampling positions of a
+        process, in float64 on the CPU. The midpoint rule needs an even `factor`.
         """
         fine = num_steps * factor
         rows = [[j / fine for j in range(i * factor, (i - 1) * factor - 1, -1)] for i in range(1, num_steps + 1)]
-        return cls._of_times(rows, num_train_timesteps, dtype, device, midpoint)
+        return cls._at_positions(process, rows, midpoint)
 
     @classmethod
-    def create_doubled(cls, num_steps: int, num_train_timesteps: int, dtype=torch.float32, device=None):
+    def create_doubled(cls, process: NoiseProcess, num_steps: int) -> "TargetGrid":
         """
         The grid of an N-step student of Meng et al.'s (2022) stochastic sampler, which learns where two of the 1/N
-        steps of an N-step teacher lead, t -> t - 2/N. At t = 1/N the teacher's one step is the target (w = 0).
+        steps of an N-step teacher lead, u -> u - 2/N. At u = 1/N the teacher's one step is the target (w = 0).
         """
         rows = [[i / num_steps, (i - 1) / num_steps, (i - 2) / num_steps] for i in range(1, num_steps + 1)]
         rows[0] = [1 / num_steps, 1 / num_steps, 0.0]
-        grid = cls._of_times(rows, num_train_timesteps, dtype, device)
+        grid = cls._at_positions(process, rows)
         grid.weights[0] = 0.0
         return grid
 
     @classmethod
-    def _of_times(
-        cls, rows: list[list[float]], num_train_timesteps: int, dtype, device, midpoint: bool = False
-    ) -> "TargetGrid":
-        """The grid of the times of each row, the last of which is where the step ends: clean data, if it is 0."""
-        angles = [[cosine_angle(t) if t > 0 else 0.0 for t in times] for times in rows]
+    def _at_positions(cls, process: NoiseProcess, rows: list[list[float]], midpoint: bool = False) -> "TargetGrid":
+        """The grid of the positions of each row, the last of which is where the step ends: clean data, if it is 0."""
+        levels = [[process.level(u) if u > 0 else (0.0, None) for u in row] for row in rows]
+        angles = [[angle for angle, _ in row] for row in levels]
         # Where the way begins over which the j-th prediction leads: that of a middle, where its pair does.
         begins = [j - (midpoint and j % 2) for j in range(1, len(rows[0]) - 1)]
         fields = (
-            [[time_to_timestep(t, num_train_timesteps) for t in times[:-1]] for times in rows],
+            [[time for _, time in row[:-1]] for row in levels],
             [row[:-1] for row in angles],
             [[prediction_weight(row[0], row[j], end) for j, end in zip(begins, row[2:])] for row in angles],
         )
-        tensors = (torch.tensor(field, dtype=torch.float64).to(device, dtype) for field in fields)
-        return cls(*tensors, midpoint=midpoint)
+        return cls(*(torch.tensor(field, dtype=torch.float64) for field in fields), midpoint=midpoint)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> "TargetGrid":
+        """The same grid on a device, in the dtype of a training run."""
+        fields = (field.to(device, dtype) for field in (self.times, self.angles, self.weights))
+        return TargetGrid(*fields, midpoint=self.midpoint)
+
+    def level(self, j: int) -> NoiseLevel:
+        """Where the teacher's j-th step starts."""
+        return NoiseLevel(self.angles[:, j], self.times[:, j])
 
     def at(self, index: torch.Tensor) -> "TargetGrid":
         """The rows of a batch: `index` has shape `(batch_size,)` and values in [0, N)."""
-        return TargetGrid(self.timesteps[index], self.angles[index], self.weights[index], self.midpoint)
+        return TargetGrid(self.times[index], self.angles[index], self.weights[index], self.midpoint)
 
 
-def teacher_target(teacher, z: torch.Tensor, rows: TargetGrid, prediction_type: str) -> torch.Tensor:
+def teacher_target(predict_x0: Callable[..., torch.Tensor], z: torch.Tensor, rows: TargetGrid) -> torch.Tensor:
     """
-    The target x~ of Algorithm 2 for a batch of noisy images.
+    The target x~ of Algorithm 2 for a batch of noisy samples.
 
     Args:
-        teacher (`Callable`): `teacher(z, timestep)` -> the teacher's output.
-        z (`torch.Tensor` of shape `(batch_size, channels, height, width)`): Real images noised to the student's t.
-        rows ([`TargetGrid`]): The grid at each image's t.
-        prediction_type (`str`): The teacher's.
+        predict_x0 (`Callable`): `predict_x0(z, level)` -> the teacher's x at a [`NoiseLevel`].
+        z (`torch.Tensor` of shape `(batch_size, ...)`): Samples at the student's u.
+        rows ([`TargetGrid`]): The grid at each sample's u.
 
     Returns:
         `torch.Tensor`: x~ of the shape of `z`. It is never clipped.
     """
-
-    def predict(z_j, j):
-        angle = _like(z, rows.angles[:, j])
-        output = teacher(z_j, rows.timesteps[:, j]).to(z.dtype)
-        return to_sample(output, z_j, torch.cos(angle), torch.sin(angle), prediction_type)
-
-    start = _like(z, rows.angles[:, 0])
+    start = expand_like(rows.angles[:, 0], z)
     sigma = torch.sin(start)
-    so_far = target = predict(z, 0)
+    so_far = target = predict_x0(z, rows.level(0))
     for j in range(1, rows.angles.shape[1]):
-        angle = _like(z, rows.angles[:, j])
+        angle = expand_like(rows.angles[:, j], z)
         # DDIM: z_j = (sigma_j/sigma) z + sin(phi - phi_j)/sigma x.
         z_j = (torch.sin(angle) / sigma) * z + (torch.sin(start - angle) / sigma) * target
-        target = torch.lerp(so_far, predict(z_j, j), _like(z, rows.weights[:, j - 1]))
+        target = torch.lerp(so_far, predict_x0(z_j, rows.level(j)), expand_like(rows.weights[:, j - 1], z))
         if j % 2 or not rows.midpoint:
             so_far = target
     return target
-
-
-def _like(z: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """A value for each image, to be broadcast over its pixels."""
-    return values.view(-1, *(1,) * (z.ndim - 1))

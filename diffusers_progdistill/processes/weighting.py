@@ -1,8 +1,8 @@
 """Loss weightings (section 4 of the paper) in the space in which the network predicts.
 
 The paper weights the error of x with w(SNR). An error of v is an error of x divided by sigma, one of epsilon is one of
-x times alpha/sigma, so each weight is multiplied out here: no SNR is ever formed and divided away again, and
-everything is finite at both ends of the schedule.
+x times alpha/sigma, one of a flow is one of x times (alpha + sigma)/sigma. Each weight is multiplied out here: no SNR
+is ever formed and divided away again, and everything is finite at both ends of the schedule.
 """
 
 import torch
@@ -42,8 +42,10 @@ def loss_weight(angle: torch.Tensor, weighting: str, prediction_type: str) -> to
         numerator = noise
     else:
         raise ValueError(f"`weighting` must be one of {', '.join(WEIGHTINGS)}, not {weighting!r}")
-    if prediction_type == "v_prediction":
+    if prediction_type in ("v_prediction", "edm"):
         return numerator
+    if prediction_type == "flow":
+        return numerator / (torch.cos(angle) + torch.sin(angle)) ** 2
     return numerator / (signal if prediction_type == "epsilon" else noise)
 
 

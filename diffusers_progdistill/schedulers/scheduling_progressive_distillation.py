@@ -8,13 +8,8 @@ from diffusers.configuration_utils import ConfigMixin, FrozenDict, register_to_c
 from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 
-from ..processes.betas import (
-    NUM_TRAIN_TIMESTEPS,
-    NoiseSchedule,
-    add_noise,
-    get_velocity,
-    time_to_timestep,
-)
+from ..processes.base import add_noise, get_velocity
+from ..processes.betas import NUM_TRAIN_TIMESTEPS, BetaProcess, time_to_timestep
 from ..processes.prediction import check_prediction_type, from_sample, to_sample
 from ..processes.solvers import DDIMStep
 from .configs import check_variance_preserving, defaults_shared_with, in_present_words, resolve_betas
@@ -136,7 +131,7 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         if rescale_betas_zero_snr:
             self.betas = DDPMScheduler(trained_betas=trained_betas, rescale_betas_zero_snr=True).betas
             trained_betas = self.betas.double().tolist()
-        self.schedule = NoiseSchedule(trained_betas, num_train_timesteps)
+        self.schedule = BetaProcess(trained_betas, num_train_timesteps)
         self.alphas = 1.0 - self.betas
         table = torch.arange(len(trained_betas), dtype=torch.float64)
         self.alphas_cumprod = self.schedule.angles(table).cos().square().float()

@@ -2,17 +2,20 @@
 
 import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from tqdm.auto import tqdm
 
 from ..data.findings import REPLACED
 from ..errors import InputError, PublishError
+from ..families import Model, open_model
 from ..hub.folder import Publication, publish_folder, write_card
 from ..hub.upload import open_repository
-from ..pipelines.export import with_metadata
-from ..pipelines.loading import ModelSource, load_model
-from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+from ..objectives.distillation import DistillationLoss, DistillationObjective
+from ..pipelines.loading import ModelSource
+from ..processes.targets import TargetGrid
 from ..record import Record, only_process_in, with_students
 from .config import DistillationConfig
 from .convert import build_conversion
@@ -21,7 +24,6 @@ from .initial_steps import resolve_start, tell_method
 from .isolation import isolated
 from .loss_scale import restore_scale
 from .monitor import Monitor
-from .network import student_network
 from .plan import CONVERSION_STAGE, build_plan, print_plan
 from .pretrained import Teacher
 from .recipes import about_recipe
@@ -30,7 +32,7 @@ from .run import Run, open_run
 from .saturation import describe_saturation, share_of_data
 from .setup import check_classes, check_resume, compiled, describe_run
 from .signals import StopRequest, agree_to_stop
-from .stages import DistillationObjective, Stage
+from .stage import Stage, StageTask
 from .student import make_student
 from .trackers import finish_trackers, start_trackers
 
@@ -109,29 +111,29 @@ def run_chain(run: Run, plan: list[Stage], record: Record, hub: dict | None):
 
 def check_steps(config: DistillationConfig, teacher: Teacher):
     """Refuse to start at a number of steps that the teacher was not made for."""
-    trained = teacher.pipeline.num_trained_steps
+    trained = teacher.model.num_trained_steps
     if trained is not None and trained != config.start_steps:
         raise InputError(f"--start_steps {config.start_steps} must be {trained}, which the teacher was distilled for")
     if trained is None and config.stochastic_sampler:
         raise InputError("--stochastic_sampler needs a --pretrained_teacher_model that was distilled to --start_steps")
 
 
-def list_kinds(run: Run, plan: list[Stage]) -> dict:
-    """What the stages of a plan train, for `--dry_run`: halvings and others."""
-    kinds, unet, scheduler = {}, run.teacher.pipeline.unet, run.teacher.pipeline.scheduler
+def list_kinds(run: Run, plan: list[Stage]) -> dict[tuple, StageTask]:
+    """A task of each kind of stage in a plan, for `--dry_run`."""
+    kinds, teacher = {}, run.teacher.model
     if run.teacher.reasons:
-        unet, objective, scheduler = build_conversion(run)
-        kinds[plan[0].kind] = (unet, objective)
+        task = build_conversion(run)
+        kinds[plan[0].kind] = task
+        teacher = teacher.family.build_model(task.objective.student.network, task.scheduler, teacher)
     for stage in plan:
         if stage.is_distillation and stage.kind not in kinds:
-            objective = build_objective(run, unet, scheduler.config.num_train_timesteps, stage)
-            kinds[stage.kind] = (student_network(unet), objective)
+            kinds[stage.kind] = build_distillation(run, teacher, stage)
     return kinds
 
 
 def train_chain(run: Run, plan: list[Stage], record: Record, publication: Publication | None, stop: StopRequest):
     """Every stage that is not finished, each with its measurements, its card and its turn to be published."""
-    accelerator, pipeline = run.accelerator, run.teacher.pipeline
+    accelerator, model = run.accelerator, run.teacher.model
     report = Report(run.config, record, run.data, run.teacher, accelerator)
     done = [s for s in plan if record.stage(s.name)]
     monitor = Monitor(
@@ -140,22 +142,19 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
     for number, stage in enumerate(plan, 1):
         if record.stage(stage.name):
             accelerator.print(f"{stage.name} is there already")
-            pipeline = load_student(record.folder / stage.name, accelerator.device)
+            model = load_student(record.folder / stage.name, accelerator.device)
             restore_scale(accelerator, record.stage(stage.name).get("loss_scale"))
         else:
             updates_before = sum(s.updates for s in plan[: number - 1])
             monitor.start(stage, number, len(plan), run.global_batch, updates_before)
-            ema_decay = run.config.ema_decay if run.config.use_ema else None
-            parts = (
-                build_conversion(run) if stage.name == CONVERSION_STAGE else build_distillation(run, pipeline, stage)
-            )
-            pipeline = make_student(run, *parts, stage, monitor, record, stop, ema_decay)
+            task = build_conversion(run) if stage.name == CONVERSION_STAGE else build_distillation(run, model, stage)
+            model = make_student(run, task, model, monitor, record, stop)
             # A signal during the last update, or while the student was written, found no checkpoint to write.
             if agree_to_stop(accelerator, stop):
                 stop.stop()
-        monitor.paused += report.add_student(stage, pipeline)
+        monitor.paused += report.add_student(stage, model.pipeline)
         if run.is_main and stage.name != CONVERSION_STAGE:
-            card = write_card(record.folder, record.content, stage.number)
+            card = write_card(record.folder, record.content, stage.num_steps)
             if publication is not None:
                 publication.add(stage.name, card)
         accelerator.wait_for_everyone()
@@ -188,38 +187,28 @@ def close_publication(publication: Publication, stop: StopRequest):
         stop.stop()
 
 
-def load_student(folder: Path, device) -> ProgressiveDistillationPipeline:
-    """A finished student, frozen, to teach the next or to be measured."""
-    pipeline = load_model(ModelSource(str(folder), "student")).to(device)
-    pipeline.unet.requires_grad_(False).eval()
-    return pipeline
+def load_student(folder: Path, device: torch.device) -> Model:
+    """A finished student, frozen, to teach the next or to be evaluated."""
+    return open_model(ModelSource(str(folder), "student")).freeze(device)
 
 
-def build_objective(run: Run, teacher_unet, num_train_timesteps: int, stage: Stage) -> DistillationObjective:
-    """The loss of a stage; teacher and student predict the same by now."""
-    kind, weighting = run.config.prediction_type, run.config.weighting
-    return DistillationObjective(
-        compiled(run.accelerator, teacher_unet),
-        kind,
-        stage.number,
-        kind,
-        weighting,
-        num_train_timesteps,
-        run.accelerator.device,
-        factor=stage.factor,
-        doubled_stride=run.config.stochastic_sampler,
-        midpoint=stage.midpoint,
-        huber_c=run.config.huber_c if run.config.loss_type == "huber" else None,
-        clip_loss=run.config.clip_loss,
-        clip_margin=run.config.clip_margin,
+def build_distillation(run: Run, teacher: Model, stage: Stage) -> StageTask:
+    """The distillation stage of a teacher, which its student starts as."""
+    config, denoiser = run.config, teacher.denoiser
+    if config.stochastic_sampler:
+        # Its student spans two steps of a teacher on its own grid.
+        grid = TargetGrid.create_doubled(denoiser.process, stage.num_steps)
+    else:
+        grid = TargetGrid.create(denoiser.process, stage.num_steps, stage.factor, stage.midpoint)
+    loss = DistillationLoss(
+        config.weighting,
+        config.huber_c if config.loss_type == "huber" else None,
+        config.clip_margin if config.clip_loss else None,
     )
-
-
-def build_distillation(run: Run, teacher: ProgressiveDistillationPipeline, stage: Stage):
-    """The network that a halving starts from, its loss, and the scheduler that is stored beside it."""
-    metadata = {"num_inference_steps": stage.number, "weighting": run.config.weighting, **run.teacher.metadata}
-    if run.config.stochastic_sampler:
+    frozen = replace(denoiser, network=compiled(run.accelerator, denoiser.network))
+    objective = DistillationObjective(denoiser.make_student(), frozen, grid.to(run.accelerator.device), loss)
+    metadata = {"num_inference_steps": stage.num_steps, "weighting": config.weighting, **run.teacher.metadata}
+    if config.stochastic_sampler:
         metadata["stochastic_sampler"] = True
-    scheduler = with_metadata(teacher.scheduler, **metadata)
-    objective = build_objective(run, teacher.unet, scheduler.config.num_train_timesteps, stage)
-    return student_network(teacher.unet), objective, scheduler
+    scheduler = teacher.family.build_scheduler(teacher, **metadata)
+    return StageTask(stage, objective, scheduler, config.ema_decay if config.use_ema else None)

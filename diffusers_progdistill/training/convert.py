@@ -3,15 +3,17 @@
 from pathlib import Path
 
 from ..errors import InputError
+from ..families.unet2d import make_converted_student
+from ..objectives.conversion import ConversionObjective
 from ..pipelines.export import with_metadata
 from ..schedulers import ProgressiveDistillationScheduler
 from .config import ConversionConfig
 from .isolation import isolated
-from .network import make_converted_network
 from .plan import build_conversion_stage, print_plan
 from .pretrained import FLAG
-from .run import Run, open_run, run_alone
-from .stages import ConversionObjective
+from .run import Run, open_run
+from .single import run_single
+from .stage import StageTask
 
 
 @isolated()
@@ -39,27 +41,25 @@ def convert(config: ConversionConfig) -> Path:
             f"{FLAG} is on the canonical schedule and predicts {config.prediction_type} already: give it to"
             " `progdistill distill` as it is"
         )
-    stage = build_conversion_stage(config)
-    network, objective, scheduler = build_conversion(run)
+    task = build_conversion(run)
     if config.dry_run:
-        print_plan(run, [stage], {stage.kind: (network, objective)})
+        print_plan(run, [task.stage], {task.stage.kind: task})
         return Path(config.output_dir)
-    return run_alone(run, network, objective, scheduler, stage, config.ema_decay if config.use_ema else None)
+    return run_single(run, task, run.teacher.model.family)
 
 
-def build_conversion(run: Run):
-    """The network that conversion starts from, its loss, and the scheduler that is stored beside it."""
-    config, teacher = run.config, run.teacher
-    own = teacher.pipeline.scheduler
+def build_conversion(run: Run) -> StageTask:
+    """The conversion stage of a run."""
+    config, teacher = run.config, run.teacher.model
+    own = teacher.scheduler
     canonical = own.schedule.is_canonical
     scheduler = ProgressiveDistillationScheduler(
         **({"num_train_timesteps": own.config.num_train_timesteps} if canonical else {}),
         prediction_type=config.prediction_type,
     )
-    scheduler = with_metadata(scheduler, weighting=config.weighting, **teacher.metadata)
-    num_train = scheduler.config.num_train_timesteps
-    network = make_converted_network(teacher.pipeline.unet, teacher.prediction_type, config.prediction_type)
-    objective = ConversionObjective(
-        teacher.as_conversion_teacher(), config.prediction_type, config.weighting, num_train
+    scheduler = with_metadata(scheduler, weighting=config.weighting, **run.teacher.metadata)
+    student = make_converted_student(teacher.denoiser, scheduler)
+    objective = ConversionObjective(student, config.weighting, teacher.denoiser, config.guidance_scale)
+    return StageTask(
+        build_conversion_stage(config), objective, scheduler, config.ema_decay if config.use_ema else None
     )
-    return network, objective, scheduler

@@ -1,17 +1,18 @@
 """Where a chain starts: the fewest steps at which the teacher's curve is flat (`--start_steps auto`)."""
 
 import dataclasses
-import functools
 import sys
 import time
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
 from ..evaluation.sampling import draw_noise
-from ..processes.betas import cosine_angle
+from ..families import Model
+from ..processes.base import NoiseLevel
 from ..processes.solvers import DDIMStep
 from ..processes.targets import TargetGrid, teacher_target
 from ..record import read_begun
@@ -47,7 +48,7 @@ def resolve_start(run: Run) -> Run:
 def steps_to_start(run: Run) -> int:
     """The number of steps, of which a line or two are printed."""
     config, teacher, solver = run.config, run.teacher, run.config.teacher_solver
-    if (trained := teacher.pipeline.num_trained_steps) is not None:
+    if (trained := teacher.model.num_trained_steps) is not None:
         # A student's steps are taken as they are.
         run.accelerator.print(f"--start_steps auto is {trained}, which the teacher was distilled for")
         tell_flags(run, trained)
@@ -70,7 +71,7 @@ def steps_to_start(run: Run) -> int:
         run.accelerator.print(f"--start_steps auto: at most {most}; {why}")
         return most
     run.accelerator.print(f"--start_steps auto: {NUM_IMAGES} images of the teacher, {solver}")
-    found = [find_start(teacher.pipeline, config.end_steps, solver, run.accelerator)]
+    found = [find_start(teacher.model, config.end_steps, solver, run.accelerator)]
     # Another device might decide otherwise.
     steps, changes = broadcast_object_list(found)[0]
     shown = ", ".join(f"{change:.1e} at {n}" for n, change in changes.items())
@@ -96,32 +97,33 @@ def tell_method(run: Run, given: DistillationConfig):
 
 def seconds_to_find(run: Run, solver: str) -> float:
     """About what [`find_start`] would take, most of it for the reference."""
-    pipeline = run.teacher.pipeline
+    teacher, device = run.teacher.model, run.accelerator.device
 
     @torch.no_grad()
-    def seconds_of(count: int) -> float:
-        z = torch.zeros(count, *pipeline.latents_shape(1)[1:], device=pipeline.unet.device)
-        labels = torch.zeros(count, dtype=torch.long, device=z.device) if pipeline.is_conditional else None
+    def time_call(count: int) -> float:
+        z = torch.zeros(count, *teacher.pipeline.latents_shape(1)[1:], device=device)
+        level = NoiseLevel(torch.ones(count, device=device), torch.zeros(count, device=device))
+        labels = {"class_labels": torch.zeros(count, dtype=torch.long, device=device)}
         began = time.perf_counter()
         # The read waits for the device.
-        _predict(pipeline.unet, labels, z, torch.zeros(count, device=z.device)).sum().item()
+        teacher.denoiser.predict(z, level, labels if teacher.denoiser.has_classes else {}).sum().item()
         return time.perf_counter() - began
 
     # The first call sets things up; several images at once take less, if they do not take too long to try.
-    image = min(seconds_of(1) for _ in range(2))
-    chunk = CHUNK * image if CHUNK * image > DRY_RUN_SECONDS / 10 else min(seconds_of(CHUNK) for _ in range(2))
+    image = min(time_call(1) for _ in range(2))
+    chunk = CHUNK * image if CHUNK * image > DRY_RUN_SECONDS / 10 else min(time_call(CHUNK) for _ in range(2))
     seconds = chunk * NUM_IMAGES / CHUNK * REFERENCE_STEPS[solver] / run.accelerator.num_processes
     # One plan for all processes.
     return broadcast_object_list([seconds])[0]
 
 
-def find_start(pipeline, end_steps: int, solver: str, accelerator) -> tuple[int, dict[int, float]]:
+def find_start(teacher: Model, end_steps: int, solver: str, accelerator: Accelerator) -> tuple[int, dict[int, float]]:
     """
     The fewest steps N = `end_steps` times 2, 4, 8, ... at which the teacher's images are, but for `TOLERANCE` of their
     variance, those of `REFERENCE_STEPS` steps from the same noise, in the median.
 
     Args:
-        pipeline ([`ProgressiveDistillationPipeline`]): The teacher.
+        teacher ([`Model`]): The teacher.
         end_steps (`int`): Steps of the last student.
         solver (`str`): `"midpoint"` or `"ddim"`.
         accelerator ([`~accelerate.Accelerator`]): The processes, which share the images.
@@ -132,12 +134,12 @@ def find_start(pipeline, end_steps: int, solver: str, accelerator) -> tuple[int,
     changes, steps = {}, 2 * end_steps
     if steps >= REFERENCE_STEPS[solver]:
         return doubled(end_steps, MOST_STEPS[solver]), changes
-    reference = sample_teacher(pipeline, REFERENCE_STEPS[solver], solver, accelerator)
+    reference = sample_teacher(teacher, REFERENCE_STEPS[solver], solver, accelerator)
     variance = (reference - reference.mean(0)).square().mean()
     while steps < REFERENCE_STEPS[solver]:
         # Fewer than eight never do.
         if steps >= 8:
-            errors = (sample_teacher(pipeline, steps, solver, accelerator) - reference).square().flatten(1).mean(1)
+            errors = (sample_teacher(teacher, steps, solver, accelerator) - reference).square().flatten(1).mean(1)
             changes[steps] = (errors.median() / variance).item()
             if changes[steps] <= TOLERANCE:
                 return steps, changes
@@ -145,38 +147,36 @@ def find_start(pipeline, end_steps: int, solver: str, accelerator) -> tuple[int,
     return doubled(end_steps, MOST_STEPS[solver]), changes
 
 
-def sample_teacher(pipeline, num_steps: int, solver: str, accelerator) -> torch.Tensor:
+def sample_teacher(teacher: Model, num_steps: int, solver: str, accelerator: Accelerator) -> torch.Tensor:
     """What a perfect student of half as many steps would make: it lands where the first stage's targets say."""
     rank, world = accelerator.process_index, accelerator.num_processes
     mine = range(rank * CHUNK, NUM_IMAGES, world * CHUNK)
     label = f"--start_steps auto, {num_steps} evaluations"
+    grid = TargetGrid.create(teacher.denoiser.process, num_steps // 2, midpoint=solver == "midpoint")
+    grid = grid.to(accelerator.device)
     with tqdm(
         total=len(mine) * num_steps, desc=label, leave=False, disable=not accelerator.is_main_process, file=sys.stderr
     ) as bar:
-        made = [(first, sample_chunk(pipeline, num_steps, solver, first, bar).cpu()) for first in mine]
+        made = [(first, sample_chunk(teacher, grid, first, bar).cpu()) for first in mine]
     return torch.cat([images for _, images in sorted(gather_object(made), key=lambda pair: pair[0])])[:NUM_IMAGES]
 
 
 @torch.no_grad()
-def sample_chunk(pipeline, num_steps: int, solver: str, first: int, bar) -> torch.Tensor:
-    """`CHUNK` of these images, beginning with number `first`."""
-    config, device, landings = pipeline.scheduler.config, pipeline.unet.device, num_steps // 2
-    grid = TargetGrid.create(landings, config.num_train_timesteps, device=device, midpoint=solver == "midpoint")
-    z = draw_noise(0, first, CHUNK, pipeline.latents_shape(1)[1:])[0].to(device)
+def sample_chunk(teacher: Model, grid: TargetGrid, first: int, bar: tqdm) -> torch.Tensor:
+    """`CHUNK` of these images, beginning with number `first`, by the steps of a grid."""
+    device, process, landings = grid.angles.device, teacher.denoiser.process, len(grid.angles)
+    z = draw_noise(0, first, CHUNK, teacher.pipeline.latents_shape(1)[1:])[0].to(device)
     numbers = torch.arange(first, first + CHUNK, device=device)
-    labels = None
-    if pipeline.is_conditional:
-        known = torch.tensor(pipeline.known_labels, device=device)
-        labels = known[numbers % len(known)]
-    teacher = functools.partial(_predict, pipeline.unet, labels)
+    conditioning = {}
+    if teacher.denoiser.has_classes:
+        known = torch.tensor(teacher.pipeline.known_labels, device=device)
+        conditioning = {"class_labels": known[numbers % len(known)]}
     for i in range(landings, 0, -1):
-        target = teacher_target(teacher, z, grid.at(torch.full_like(numbers, i - 1)), config.prediction_type)
+        rows = grid.at(torch.full_like(numbers, i - 1))
+        target = teacher_target(lambda z, level: teacher.denoiser.predict_x0(z, level, conditioning), z, rows)
         if i > 1:
-            step = DDIMStep.create(cosine_angle(i / landings), cosine_angle((i - 1) / landings), "sample")
+            ends = (process.level(i / landings)[0], process.level((i - 1) / landings)[0])
+            step = DDIMStep.create(*ends, "sample")
             z = step.prev[0] * z + step.prev[1] * target
         bar.update(2)
     return target.clamp(-1, 1)
-
-
-def _predict(unet, labels, sample, timestep):
-    return unet(sample, timestep, labels, return_dict=False)[0]

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 import torch
 from diffusers.optimization import get_scheduler
 
-from ..data import ImageData
-from ..pipelines.networks import needs_labels
 from ..seeds import derive_seed
 from .average import WeightAverage
 from .checkpointing import Checkpoints
 from .config import TrainingConfig
-from .feed import Feed
+from .examples import ExampleStream
 from .health import Health
 from .loss_scale import read_scale
+from .monitor import Monitor
 from .optimizer import GuardedStep, clip_gradient, make_optimizer
+from .run import Run
 from .sharding import gathered, prepare
 from .signals import StopCheck, StopRequest
-from .stages import Draws, Objective, Stage
+from .stage import StageTask
 
 
 @dataclass
@@ -36,7 +36,140 @@ class StageResult:
     loss_scale: dict | None = None
 
 
-def learning_rate_factor(config: TrainingConfig, optimizer, updates: int):
+class StageTrainer:
+    """
+    Trains the network of a task, from the newest checkpoint if there is one.
+
+    Args:
+        run ([`Run`]): Options, processes and images.
+        task ([`StageTask`]): What is trained. Its student's network is trained in place; where parameters are sharded,
+            the result's network is another one, with the whole weights.
+        monitor ([`Monitor`]): Is told of every update, and of the loss on logging updates.
+        checkpoints ([`Checkpoints`], *optional*): Where checkpoints are read and written.
+        stop ([`StopRequest`], *optional*): When it is requested, a checkpoint is written and the stage is left.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        task: StageTask,
+        monitor: Monitor,
+        checkpoints: Checkpoints | None = None,
+        stop: StopRequest | None = None,
+    ):
+        self.run, self.accelerator, self.config = run, run.accelerator, run.config
+        self.stage, self.objective = task.stage, task.objective
+        self.monitor, self.checkpoints, self.stop = monitor, checkpoints, stop
+        network = task.objective.student.network.train()
+        self.network_class, self.has_dropout = type(network), has_dropout(network)
+        adam = make_optimizer(self.config, network)
+        self.rate = make_learning_rate(self.config, adam, self.stage.updates)
+        self.health = Health(self.accelerator, self.stage.updates)
+        self.network, self.optimizer, self.parameters = prepare(self.accelerator, network, adam)
+        self.guard = GuardedStep(self.accelerator, [self.optimizer])
+        self.ema = None if task.ema_decay is None else WeightAverage(self.parameters, decay=task.ema_decay)
+        self.first, self.seconds_before, self.mean_loss, self.skipped = 0, 0.0, None, 0
+        if checkpoints is not None:
+            self.attach_to(checkpoints)
+            self.restore(checkpoints.load())
+        self.began = time.perf_counter()
+
+    def train(self) -> StageResult:
+        """
+        Make the updates that are left.
+
+        Raises:
+            `FloatingPointError`: If too many updates had to be skipped, see [`Health`].
+            [`StoppedBySignal`]: After the checkpoint that `stop` asked for.
+        """
+        stream = ExampleStream(self.run, self.objective, self.stage, self.first)
+        # `accumulate` counts the micro-batches of an update from here on; a stage that was left early may have been
+        # amid them.
+        self.accelerator.step = 0
+        stop_check = StopCheck(self.accelerator, self.stop, self.config.logging_steps, self.first)
+        self.monitor.resume(self.first)
+        for update in range(self.first, self.stage.updates):
+            done = update + 1
+            learning_rate = self.set_learning_rate(update)
+            loss = self.accumulate_gradient(update, stream)
+            grad_norm = clip_gradient(self.accelerator, self.parameters, self.config.max_grad_norm)
+            self.guard.step(self.health.judge(loss, [grad_norm]))
+            self.objective.after_update(done)
+            if self.ema is not None:
+                self.ema.step(self.parameters)
+            self.monitor.on_update()
+            if done % self.config.logging_steps == 0 or done == self.stage.updates:
+                means, self.skipped = self.health.read(self.stage.name, done)
+                self.mean_loss = means["loss"]
+                self.monitor.on_log(self.stage, done, self.mean_loss, learning_rate, self.skipped)
+            self.save_or_stop(done, stop_check.must_stop(done))
+        return self.finish()
+
+    def set_learning_rate(self, update: int) -> float:
+        """The learning rate of an update."""
+        learning_rate = self.config.learning_rate * self.rate(update)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        return learning_rate
+
+    def accumulate_gradient(self, update: int, stream: ExampleStream) -> dict[str, torch.Tensor]:
+        """The gradient of an update's micro-batches; returns their mean loss."""
+        micro_batches, rank = self.accelerator.gradient_accumulation_steps, self.accelerator.process_index
+        loss_of_update = 0.0
+        for number, examples in enumerate(stream.read_update(update)):
+            if self.has_dropout:
+                torch.manual_seed(derive_seed(self.config.seed, self.stage.seed, update, number, rank))
+            # Gradients of micro-batches add up in each process; processes meet once an update.
+            with self.accelerator.accumulate(self.network):
+                with self.accelerator.autocast():
+                    losses = self.objective.compute_losses(self.network, examples)
+                loss = sum(losses.values())
+                self.accelerator.backward(loss)
+            loss_of_update += loss.detach() / micro_batches
+        return {"loss": loss_of_update}
+
+    def save_or_stop(self, done: int, to_stop: bool):
+        """Write the checkpoint that is due after `done` updates, and leave the stage if that was asked for."""
+        if done == self.stage.updates:
+            return
+        if self.checkpoints is not None and (to_stop or done % self.config.checkpointing_steps == 0):
+            state = {"seconds": self.seconds, "mean_loss": self.mean_loss, "health": self.health.values()}
+            self.checkpoints.save(done, state)
+        if to_stop:
+            self.stop.stop()
+
+    def attach_to(self, checkpoints: Checkpoints):
+        """Name all that a checkpoint holds; what an objective has of its own is brought to the device first."""
+        networks = self.objective.networks
+        for network in networks.values():
+            network.to(self.accelerator.device)
+        averages = {} if self.ema is None else {"model": self.ema}
+        optimizers = {"model": self.optimizer, **self.objective.optimizers}
+        checkpoints.attach({"model": self.network, **networks}, optimizers, averages)
+
+    def restore(self, saved: dict | None):
+        """Go on from a checkpoint's state."""
+        if saved is not None:
+            self.first, self.seconds_before, self.mean_loss = saved["update"], saved["seconds"], saved["mean_loss"]
+            self.health.restore(saved["health"])
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, those before a resume among them."""
+        return self.seconds_before + time.perf_counter() - self.began
+
+    def finish(self) -> StageResult:
+        """The trained network, whole and unwrapped."""
+        if self.ema is not None:
+            self.ema.copy_to(self.parameters)
+        network = self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+        network = gathered(network, self.network_class) if self.accelerator.is_fsdp2 else network
+        scale = read_scale(self.accelerator)
+        self.accelerator.free_memory()
+        return StageResult(self.stage.updates, self.seconds, self.mean_loss, self.skipped, network.eval(), scale)
+
+
+def make_learning_rate(config: TrainingConfig, optimizer: torch.optim.Optimizer, updates: int):
     """diffusers' rate schedules as a pure function of the update: nothing to save, nothing to step twice."""
     schedule = get_scheduler(
         config.lr_scheduler, optimizer, num_warmup_steps=config.lr_warmup_steps, num_training_steps=updates
@@ -47,108 +180,3 @@ def learning_rate_factor(config: TrainingConfig, optimizer, updates: int):
 def has_dropout(model: torch.nn.Module) -> bool:
     """Whether a training forward pass draws random numbers of its own."""
     return any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
-
-
-def train_stage(
-    accelerator,
-    model: torch.nn.Module,
-    objective: Objective,
-    data: ImageData,
-    stage: Stage,
-    config: TrainingConfig,
-    monitor,
-    ema_decay: float | None = None,
-    checkpoints: Checkpoints | None = None,
-    stop: StopRequest | None = None,
-) -> StageResult:
-    """
-    Train `model` in place, from the newest checkpoint if there is one. With `ema_decay` it ends as the average of its
-    weights. Where its parameters are sharded, the result's network is another one, with the whole weights.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): Precision, processes and accumulation.
-        model ([`UNet2DModel`]): The network, on the accelerator's device.
-        objective ([`Objective`]): The loss of a batch.
-        data ([`ImageData`]): The images.
-        stage ([`Stage`]): Its number of updates, and the number that enters the seeds.
-        config ([`TrainingConfig`]): Optimizer and batch options.
-        monitor ([`~training.monitor.Monitor`]): Is told of every update, and of the loss on logging updates.
-        ema_decay (`float`, *optional*): Decay of an average of the weights; it warms up as in diffusers' EMAModel.
-        checkpoints ([`Checkpoints`], *optional*): Where checkpoints are read and written.
-        stop ([`StopRequest`], *optional*): When it is requested, a checkpoint is written and the stage is left.
-
-    Raises:
-        `FloatingPointError`: If too many updates had to be skipped, see [`Health`].
-        [`StoppedBySignal`]: After the checkpoint that `stop` asked for.
-    """
-    parts, world, rank = accelerator.gradient_accumulation_steps, accelerator.num_processes, accelerator.process_index
-    global_batch = config.train_batch_size * parts * world
-    label_dropout, null_label = config.label_dropout, data.num_classes
-    draws = Draws(
-        config.seed, stage.number, global_batch, accelerator.device, config.random_flip, label_dropout, null_label
-    )
-
-    model.train()
-    dropout, conditional = has_dropout(model), needs_labels(model)
-    adam = make_optimizer(config, model)
-    rate = learning_rate_factor(config, adam, stage.updates)
-    model_class = type(model)
-    health = Health(accelerator, stage.updates)
-    wrapped, optimizer, parameters = prepare(accelerator, model, adam)
-    guard = GuardedStep(accelerator, [optimizer])
-    ema = None if ema_decay is None else WeightAverage(parameters, decay=ema_decay)
-    saved, first, seconds_before, mean_loss = None, 0, 0.0, None
-    if checkpoints is not None:
-        checkpoints.attach({"model": wrapped}, {"model": optimizer}, {} if ema is None else {"model": ema})
-        saved = checkpoints.load()
-    if saved is not None:
-        first, seconds_before, mean_loss = saved["update"], saved["seconds"], saved["mean_loss"]
-        health.restore(saved["health"])
-    feed = Feed(accelerator, objective, data, draws, config, stage, first, conditional)
-    # `accumulate` counts the parts of an update from here on; a stage that was left early may have been amid them.
-    accelerator.step = 0
-    stop_check = StopCheck(accelerator, stop, config.logging_steps, first)
-    monitor.resume(first)
-    began = time.perf_counter()
-
-    done = first
-    while done < stage.updates:
-        update, done = done, done + 1
-        learning_rate = config.learning_rate * rate(update)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        loss_of_update = 0.0
-        for part, examples in enumerate(feed.of_update(update)):
-            if dropout:
-                torch.manual_seed(derive_seed(config.seed, stage.number, update, part, rank))
-            # Gradients of the parts add up in each process; processes meet once an update.
-            with accelerator.accumulate(wrapped):
-                with accelerator.autocast():
-                    loss = objective.loss(wrapped, examples)
-                accelerator.backward(loss)
-            loss_of_update += loss.detach() / parts
-        grad_norm = clip_gradient(accelerator, parameters, config.max_grad_norm)
-        guard.step(health.judge({"loss": loss_of_update}, [grad_norm]))
-        if ema is not None:
-            ema.step(parameters)
-        monitor.on_update()
-
-        if done % config.logging_steps == 0 or done == stage.updates:
-            means, skipped = health.read(stage.name, done)
-            mean_loss = means["loss"]
-            monitor.on_log(stage, done, mean_loss, learning_rate, skipped)
-        to_stop = stop_check.must_stop(done)
-        if checkpoints is not None and done < stage.updates and (to_stop or done % config.checkpointing_steps == 0):
-            seconds = seconds_before + time.perf_counter() - began
-            state = {"seconds": seconds, "mean_loss": mean_loss, "health": health.values()}
-            checkpoints.save(done, state)
-        if to_stop and done < stage.updates:
-            stop.stop()
-
-    if ema is not None:
-        ema.copy_to(parameters)
-    network = accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
-    network = gathered(network, model_class).eval() if accelerator.is_fsdp2 else network.eval()
-    accelerator.free_memory()
-    seconds = seconds_before + time.perf_counter() - began
-    return StageResult(done, seconds, mean_loss, skipped, network, read_scale(accelerator))

@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..disk import replace_file, writing
-from .stages import Stage
+from .stage import Stage
 from .trackers import Rows
 
 

@@ -6,11 +6,12 @@ import time
 import psutil
 import torch
 
-from .config import DistillationConfig
-from .loop import train_stage
+from .config import ConversionConfig, DistillationConfig
+from .loop import StageTrainer
 from .monitor import Monitor
 from .pretrained import Teacher
-from .stages import Stage
+from .run import Run
+from .stage import Stage, StageTask
 
 
 # The folder of an converted teacher in a chain's output folder.
@@ -20,41 +21,41 @@ CONVERSION_STAGE = "teacher"
 LONGEST_UPDATE, FEW_IMAGES = 10.0, 4
 
 
-def build_conversion_stage(config) -> Stage:
+def build_conversion_stage(config: ConversionConfig) -> Stage:
     """Conversion costs a forward pass of the teacher and an update of the student; guidance doubles the former."""
     passes = 1 if config.guidance_scale == 1 else 2
-    return Stage(CONVERSION_STAGE, 0, config.conversion_updates, passes_per_update=3 + passes)
+    return Stage(CONVERSION_STAGE, config.conversion_updates, passes_per_update=3 + passes)
 
 
 def build_plan(config: DistillationConfig, teacher: Teacher) -> list[Stage]:
     """The stages of a chain in order."""
-    steps, halvings = config.student_steps(), []
-    # A student is right on its own grid alone, and there DDIM is exact.
-    is_student = teacher.pipeline.num_trained_steps is not None
+    steps, stages = config.student_steps(), []
     for before, n in zip([config.start_steps, *steps], steps):
         # The stochastic sampler's student has as many steps as its teacher, and strides over two of them.
         factor = 2 if config.stochastic_sampler else before // n
-        units = 3 + factor / config.reuse_targets
-        midpoint = config.teacher_solver == "midpoint" and not halvings and not is_student
-        halvings.append(Stage(f"steps-{n}", n, config.count_updates(n), units, factor, config.reuse_targets, midpoint))
-    return ([build_conversion_stage(config)] if teacher.reasons else []) + halvings
+        passes = 3 + factor / config.reuse_targets
+        # A student is right on its own grid alone, and there DDIM is exact.
+        midpoint = config.teacher_solver == "midpoint" and not stages and not teacher.is_student
+        updates = config.count_updates(n)
+        stages.append(Stage(f"steps-{n}", updates, passes, n, factor, config.reuse_targets, midpoint))
+    return ([build_conversion_stage(config)] if teacher.reasons else []) + stages
 
 
-def print_plan(run, plan: list[Stage], kinds: dict):
+def print_plan(run: Run, plan: list[Stage], kinds: dict[tuple, StageTask]):
     """
     Print what would be done, with the time of a few real updates on this machine.
 
     Args:
         run ([`Run`]): The options, processes and images.
         plan (`list[Stage]`): The stages in order.
-        kinds (`dict[tuple, tuple[UNet2DModel, Objective]]`): What a stage trains, by [`~Stage.kind`].
+        kinds (`dict[tuple, StageTask]`): A task of each kind of stage, by [`~Stage.kind`].
     """
     config, data, teacher = run.config, run.data, run.teacher
-    network = next(iter(kinds.values()))[0]
+    network = next(iter(kinds.values())).objective.student.network
     parameters = sum(p.numel() for p in network.parameters())
     print(f"model: {parameters:,} parameters, predicts {config.prediction_type}, weighting {config.weighting}")
     if teacher is not None:
-        print(f"teacher: {config.pretrained_teacher_model}, predicts {teacher.prediction_type}")
+        print(f"teacher: {config.pretrained_teacher_model}, predicts {teacher.model.denoiser.prediction_type}")
         why = "no conversion stage needed: it is on the canonical schedule"
         print(f"it is converted first: {'; '.join(teacher.reasons)}" if teacher.reasons else why)
     print(f"data: {len(data):,} images, {data.channels}x{data.resolution}x{data.resolution}")
@@ -68,12 +69,12 @@ def print_plan(run, plan: list[Stage], kinds: dict):
     if run.accelerator.device.type == "cpu" and states > 0.8 * free:
         print(f"time: not measured, since only {free / 1e9:.1f} GB of memory are free")
     else:
-        times = {kind: seconds_per_update(run, *parts) for kind, parts in kinds.items()}
+        times = {kind: seconds_per_update(run, task) for kind, task in kinds.items()}
     seconds = {s.name: seconds_of(s, times[s.kind]) for s in plan} if times else {}
     for stage in plan:
         about = f"  about {seconds[stage.name]:,.0f} s" if times else ""
-        before = stage.number * (1 if config.stochastic_sampler else stage.factor)
-        label = f"{before:>5} -> {stage.number:<5} steps" if stage.is_distillation else f"{stage.name:<20}"
+        before = (stage.num_steps or 0) * (1 if stage.is_distillation and config.stochastic_sampler else stage.factor)
+        label = f"{before:>5} -> {stage.num_steps:<5} steps" if stage.is_distillation else f"{stage.name:<20}"
         print(f"  {label} {stage.updates:>9,} updates {stage.forward_passes:>11,} forward passes{about}")
     about = f", about {sum(seconds.values()):,.0f} s of training" if times else ""
     print(f"  total {sum(s.forward_passes for s in plan):,} forward passes{about}")
@@ -88,33 +89,35 @@ def seconds_of(stage: Stage, fresh_update: float) -> float:
     return stage.updates * fresh_update * stage.passes_per_update / fresh_passes
 
 
-def seconds_per_update(run, network, objective) -> float:
+def seconds_per_update(run: Run, task: StageTask) -> float:
     """Time of an update: measured with the whole batch if it is not too long, else with a few images and scaled up."""
     full = run.config.train_batch_size
-    size, seconds = 1, _measure(run, network, objective, 1, 1)
+    size, seconds = 1, _measure(run, task, 1, 1)
     if seconds * full < LONGEST_UPDATE:
         # Small enough in memory too; a GPU is slow with one image, and takes less than this foresees.
-        size, seconds = full, _measure(run, network, objective, full, 5)
+        size, seconds = full, _measure(run, task, full, 5)
     elif seconds * FEW_IMAGES < LONGEST_UPDATE:
-        size, seconds = FEW_IMAGES, _measure(run, network, objective, FEW_IMAGES, 1)
+        size, seconds = FEW_IMAGES, _measure(run, task, FEW_IMAGES, 1)
     if size < full:
         run.accelerator.print(f"time: measured with {size} of a batch's {full} images, and scaled")
     return seconds * full / size * run.accelerator.gradient_accumulation_steps
 
 
-def _measure(run, network, objective, batch_size: int, updates: int) -> float:
+def _measure(run: Run, task: StageTask, batch_size: int, updates: int) -> float:
     """Seconds an update, without what only the first one of a batch's size needs, on a GPU the most."""
+    accelerator, micro_batches = run.accelerator, run.accelerator.gradient_accumulation_steps
     config = dataclasses.replace(run.config, train_batch_size=batch_size)
-    accelerator, parts = run.accelerator, run.accelerator.gradient_accumulation_steps
+    small = dataclasses.replace(run, config=config, global_batch=batch_size * accelerator.num_processes)
     silent = Monitor(accelerator, None, 1)
     seconds = []
-    # An update of one part says what one of several takes.
+    # An update of one micro-batch says what one of several takes.
     accelerator.gradient_accumulation_steps = 1
     for count in (1, 1, 1 + updates):
-        stage = Stage("plan", 0, count, 5)
+        stage = Stage("plan", count, 5)
         silent.start(stage, 1, 1, batch_size)
         began = time.perf_counter()
-        network = train_stage(accelerator, network, objective, run.data, stage, config, silent).network
+        result = StageTrainer(small, dataclasses.replace(task, stage=stage, ema_decay=None), silent).train()
         seconds.append(time.perf_counter() - began)
-    accelerator.gradient_accumulation_steps = parts
+        task = dataclasses.replace(task, objective=task.objective.with_network(result.network))
+    accelerator.gradient_accumulation_steps = micro_batches
     return max(seconds[2] - seconds[1], 1e-6) / updates

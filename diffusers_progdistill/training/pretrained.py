@@ -7,12 +7,9 @@ from ..data import ImageData
 from ..data.classes import TeacherClasses, fit_classes
 from ..data.notices import notice
 from ..errors import InputError
+from ..families import Model, open_model
 from ..identity import teacher_key
-from ..pipelines.export import with_metadata
-from ..pipelines.loading import ModelSource, load_model
-from ..pipelines.networks import needs_labels
-from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
-from ..processes.conversion import ConversionTeacher
+from ..pipelines.loading import ModelSource
 from .config import ConversionConfig
 
 
@@ -25,44 +22,34 @@ class Teacher:
     A teacher as it was given.
 
     Attributes:
-        pipeline ([`ProgressiveDistillationPipeline`]): Its network and its own schedule.
-        reasons (`list[str]`): Why it must be converted first; empty if its steps can be halved as they are.
+        model ([`Model`]): Its network on its own process.
+        reasons (`list[str]`): Why it must be converted first; empty if it is distilled as it is.
         metadata (`dict`): What its students say of their classes and of guidance.
         guidance_scale (`float`): Of the teacher that the students learn; 1 is none.
     """
 
-    pipeline: ProgressiveDistillationPipeline
+    model: Model
     reasons: list[str]
     metadata: dict
     guidance_scale: float
 
     @property
-    def prediction_type(self) -> str:
-        return self.pipeline.scheduler.config.prediction_type
+    def is_student(self) -> bool:
+        """Whether it was distilled for a number of steps, which are taken as they are."""
+        return self.model.num_trained_steps is not None
 
     @cached_property
     def key(self) -> str:
         """What it is by its content, wherever it lies."""
-        return teacher_key(self.pipeline.unet, self.pipeline.scheduler)
-
-    def as_conversion_teacher(self) -> ConversionTeacher:
-        """What the conversion stage learns from."""
-        unet = self.pipeline.unet
-        return ConversionTeacher(
-            lambda z, timestep, labels: unet(z, timestep, labels, return_dict=False)[0],
-            self.pipeline.scheduler.schedule,
-            self.prediction_type,
-            self.guidance_scale,
-            self.metadata.get("null_label"),
-        )
+        return teacher_key(self.model.network, self.model.scheduler)
 
 
-def load_teacher(config: ConversionConfig) -> ProgressiveDistillationPipeline:
+def load_teacher(config: ConversionConfig) -> Model:
     """
     Load the teacher.
 
     Raises:
-        [`InputError`]: If there is none, it is no `UNet2DModel`, or it can be neither halved nor converted.
+        [`InputError`]: If there is none, no family opens it, or it can be neither distilled nor converted.
     """
     source = ModelSource(
         config.pretrained_teacher_model,
@@ -73,42 +60,37 @@ def load_teacher(config: ConversionConfig) -> ProgressiveDistillationPipeline:
         variant=config.variant,
         trust_remote_code=config.trust_remote_code,
     )
-    pipeline = load_model(source)
-    if pipeline.scheduler.has_stochastic_sampler:
+    model = open_model(source)
+    if model.pipeline.scheduler.has_stochastic_sampler:
         raise InputError(f"{source.what} was made for the stochastic sampler: give the student that it was made from")
-    return pipeline
+    return model
 
 
-def find_conversion_reasons(config: ConversionConfig, scheduler) -> list[str]:
-    """Why the teacher's steps cannot be halved as they are."""
-    reasons, kind = [], scheduler.config.prediction_type
-    if not scheduler.schedule.is_canonical:
-        reasons.append("its noise schedule is not the canonical cosine one")
-    if config.prediction_type != kind:
-        reasons.append(f"it predicts {kind} and the students {config.prediction_type}")
-    if config.guidance_scale != 1:
-        reasons.append(f"guidance of scale {config.guidance_scale:g} is folded in")
-    if reasons and scheduler.num_trained_steps is not None:
+def find_conversion_reasons(config: ConversionConfig, teacher: Model) -> list[str]:
+    """Why the teacher cannot be distilled as it is."""
+    reasons = teacher.family.find_conversion_reasons(teacher, config.prediction_type, config.guidance_scale)
+    if reasons and teacher.num_trained_steps is not None:
         raise InputError(
-            f"{FLAG} was distilled for {scheduler.num_trained_steps} steps and knows no other times, so it cannot be"
+            f"{FLAG} was distilled for {teacher.num_trained_steps} steps and knows no other times, so it cannot be"
             f" converted, but {reasons[0]}: give the model that it was distilled from"
         )
     return reasons
 
 
-def fit_to_data(config: ConversionConfig, pipeline: ProgressiveDistillationPipeline, data: ImageData) -> Teacher:
+def fit_to_data(config: ConversionConfig, model: Model, data: ImageData) -> Teacher:
     """
     The teacher with its labels checked against the data's.
 
     Raises:
         [`InputError`]: If it needs labels that the data do not have, or guidance that it cannot give.
     """
-    metadata = class_metadata(config, pipeline, data)
+    metadata = class_metadata(config, model, data)
     if config.guidance_scale != 1:
-        if pipeline.guidance_scale is not None:
+        folded = model.pipeline.guidance_scale
+        if folded is not None:
             raise InputError(
-                f"--guidance_scale {config.guidance_scale:g}: guidance of scale {pipeline.guidance_scale:g} is folded"
-                f" into {FLAG} already; it must be 1"
+                f"--guidance_scale {config.guidance_scale:g}: guidance of scale {folded:g} is folded into {FLAG}"
+                " already; it must be 1"
             )
         if "null_label" not in metadata:
             raise InputError(
@@ -116,25 +98,21 @@ def fit_to_data(config: ConversionConfig, pipeline: ProgressiveDistillationPipel
                 " (`train-teacher --label_dropout 0.1`); it must be 1"
             )
         metadata["guidance_scale"] = config.guidance_scale
-    reasons = find_conversion_reasons(config, pipeline.scheduler)
-    return Teacher(
-        with_labels(pipeline, data.known_labels if metadata else None), reasons, metadata, config.guidance_scale
-    )
+    reasons = find_conversion_reasons(config, model)
+    if metadata and data.known_labels != model.pipeline.known_labels:
+        # It draws the classes of the data alone, as its students will, and not the null class.
+        known = {k: metadata[k] for k in ("null_label", "num_classes") if k in metadata}
+        model = model.family.add_metadata(model, known_labels=data.known_labels, **known)
+    return Teacher(model, reasons, metadata, config.guidance_scale)
 
 
-def with_labels(pipeline: ProgressiveDistillationPipeline, labels: list[int] | None):
-    """The same model that draws these classes alone, as its students will; all of them if there are no `labels`."""
-    if labels is None or labels == pipeline.known_labels:
-        return pipeline
-    return ProgressiveDistillationPipeline(pipeline.unet, with_metadata(pipeline.scheduler, known_labels=labels))
-
-
-def class_metadata(config: ConversionConfig, pipeline: ProgressiveDistillationPipeline, data: ImageData) -> dict:
+def class_metadata(config: ConversionConfig, model: Model, data: ImageData) -> dict:
     """
     What a class-conditional model's students know of its classes: their number, names and the null label. The data's
     labels become the teacher's.
     """
-    if not needs_labels(pipeline.unet):
+    pipeline = model.pipeline
+    if not model.denoiser.has_classes:
         return {}
     if data.labels is None:
         raise InputError(f"{FLAG} is class-conditional: name the column of the labels by --class_column")

@@ -144,7 +144,7 @@ def describe_run(config: DistillationConfig, teacher, data) -> dict:
     local = config.train_data_dir is not None or os.path.exists(config.dataset_name or "")
     source = "digits" if config.dataset_name == "digits" else "local" if local else "hub"
     teacher_source = "local" if os.path.isdir(config.pretrained_teacher_model) else "hub"
-    unet = teacher.pipeline.unet
+    network = teacher.model.network
     return {
         "teacher": {
             "source": teacher_source,
@@ -156,7 +156,7 @@ def describe_run(config: DistillationConfig, teacher, data) -> dict:
             **({"skipped": data.num_skipped} if data.num_skipped else {}),
         },
         "model": {
-            "parameters": sum(p.numel() for p in unet.parameters()),
+            "parameters": sum(p.numel() for p in network.parameters()),
             "resolution": data.resolution,
             "channels": data.channels,
             "num_classes": teacher.metadata.get("num_classes"),

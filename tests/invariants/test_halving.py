@@ -9,7 +9,7 @@ from diffusers_progdistill import ProgressiveDistillationScheduler
 from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE, cosine_angle
 from diffusers_progdistill.processes.prediction import from_sample
 from diffusers_progdistill.processes.targets import TargetGrid, teacher_target
-from diffusers_progdistill.training.stages import Batch, DistillationObjective, Examples
+from diffusers_progdistill.training.stage import Batch, DistillationObjective, Examples
 
 
 STEPS = [1, 2, 3, 4, 6, 8, 16, 48, 64, 128, 256, 512, 1024, 2048, 4096]

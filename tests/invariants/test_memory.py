@@ -14,7 +14,7 @@ from diffusers_progdistill.training.feed import BUFFER_BATCHES
 from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stages import DistillationObjective, Stage
+from diffusers_progdistill.training.stage import DistillationObjective, Stage
 
 
 BATCH, UPDATES = 16, 2 * BUFFER_BATCHES + 4

@@ -386,7 +386,7 @@ def test_sample_runs_trusted_code(stock, tmp_path):
 
 def test_a_learned_variance_is_dropped_in_samples(tmp_path, caplog):
     from diffusers_progdistill import ProgressiveDistillationPipeline
-    from diffusers_progdistill.pipelines.networks import change_output
+    from diffusers_progdistill.denoisers.heads import change_output
 
     both = small(out_channels=6)
     schedule = DDPMScheduler(variance_type="learned_range")

@@ -6,7 +6,7 @@ import torch
 from diffusers_progdistill.processes.clipping import LARGEST_HIDDEN_ERROR, hidden_error
 from diffusers_progdistill.processes.targets import TargetGrid
 from diffusers_progdistill.training.feed import _stacked
-from diffusers_progdistill.training.stages import Batch, DenoisingObjective, DistillationObjective, Examples
+from diffusers_progdistill.training.stage import Batch, DenoisingObjective, DistillationObjective, Examples
 
 
 def objective_of(num_steps, dtype=torch.float32, **options):

@@ -18,7 +18,7 @@ from diffusers_progdistill.training.loss_scale import is_searching
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.optimizer import clip_gradient
 from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stages import DenoisingObjective, Stage
+from diffusers_progdistill.training.stage import DenoisingObjective, Stage
 
 
 FIRST_SCALE = 2.0**16

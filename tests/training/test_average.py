@@ -9,7 +9,7 @@ from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stages import DenoisingObjective, Stage
+from diffusers_progdistill.training.stage import DenoisingObjective, Stage
 
 
 class Witness(Monitor):

@@ -10,7 +10,7 @@ from diffusers_progdistill import ProgressiveDistillationScheduler
 from diffusers_progdistill.processes.betas import cosine_angle, log_snr, time_to_timestep
 from diffusers_progdistill.processes.conversion import EPSILON_LOG_SNR_MIN, ConversionTeacher
 from diffusers_progdistill.processes.prediction import to_sample
-from diffusers_progdistill.training.stages import NOISY_END_WEIGHT, ConversionObjective
+from diffusers_progdistill.training.stage import NOISY_END_WEIGHT, ConversionObjective
 
 
 def schedule_of(**options):

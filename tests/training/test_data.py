@@ -9,7 +9,7 @@ from diffusers_progdistill.data import BatchLayout, GlobalOrder, decode, load_da
 from diffusers_progdistill.data import images as images_module
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.stages import Draws
+from diffusers_progdistill.training.stage import Draws
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.feed import BUFFER_BATCHES, Feed
-from diffusers_progdistill.training.stages import Draws, Examples, Stage
+from diffusers_progdistill.training.stage import Draws, Examples, Stage
 
 
 BATCH = 12

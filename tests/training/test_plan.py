@@ -9,7 +9,7 @@ from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.training import plan
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.plan import build_conversion_stage, seconds_of
-from diffusers_progdistill.training.stages import DenoisingObjective, Stage
+from diffusers_progdistill.training.stage import DenoisingObjective, Stage
 
 
 @pytest.mark.parametrize("guidance, units", [(1.0, 4), (2.0, 5)])

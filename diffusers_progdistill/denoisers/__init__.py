@@ -1,0 +1,1 @@
+"""A network with its noise process, its prediction type and its conditioning: what everything above works on."""

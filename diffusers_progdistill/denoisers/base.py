@@ -1,0 +1,89 @@
+"""The one place that calls a network, guides it, and makes a trainable student of it."""
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..processes.base import NoiseLevel, NoiseProcess, expand_like
+from ..processes.prediction import to_sample
+
+
+# What a network is called with beside z and the time, by argument: tensors with one row for each sample.
+Conditioning = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """
+    A network and what its inputs and outputs mean. A family whose network is called in another way is a subclass.
+
+    Attributes:
+        network (`torch.nn.Module`): The network, or a compiled one.
+        process ([`NoiseProcess`]): What its time means.
+        prediction_type (`str`): What its output means, one of `PREDICTION_TYPES`.
+        has_classes (`bool`): Whether it is called with `class_labels`.
+        null_conditioning (`Conditioning`, *optional*): One row that stands for no condition, for guidance.
+    """
+
+    network: torch.nn.Module
+    process: NoiseProcess
+    prediction_type: str
+    has_classes: bool = False
+    null_conditioning: Conditioning | None = None
+
+    def call_network(
+        self, network: torch.nn.Module, inputs: torch.Tensor, time: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        """The output for a network's own input and time."""
+        return network(inputs, time, **conditioning, return_dict=False)[0]
+
+    def predict(
+        self, z: torch.Tensor, level: NoiseLevel, conditioning: Conditioning, network: torch.nn.Module | None = None
+    ) -> torch.Tensor:
+        """
+        The network's output in the dtype of z.
+
+        Args:
+            z (`torch.Tensor` of shape `(batch_size, ...)`): Variance preserving samples.
+            level ([`NoiseLevel`]): How noisy they are.
+            conditioning (`Conditioning`): Rows by sample.
+            network (`torch.nn.Module`, *optional*): The same network as a trainer has wrapped it.
+        """
+        inputs = self.process.network_input(z, expand_like(level.angle, z))
+        return self.call_network(network or self.network, inputs, level.time, conditioning).to(z.dtype)
+
+    def to_x0(self, output: torch.Tensor, z: torch.Tensor, level: NoiseLevel) -> torch.Tensor:
+        """The data that an output means. It is never clipped."""
+        angle = expand_like(level.angle, z)
+        return to_sample(output, z, torch.cos(angle), torch.sin(angle), self.prediction_type)
+
+    def predict_x0(self, z: torch.Tensor, level: NoiseLevel, conditioning: Conditioning) -> torch.Tensor:
+        """The network's estimate of the data, of the shape of z."""
+        return self.to_x0(self.predict(z, level, conditioning), z, level)
+
+    def predict_guided_x0(
+        self, z: torch.Tensor, level: NoiseLevel, conditioning: Conditioning, guidance_scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """
+        The estimate with the condition, and what classifier-free guidance of scale g adds to it,
+        (g - 1)(x_cond - x_uncond). g is Meng et al. (2022)'s w + 1; both estimates are one call of a double batch.
+        """
+        if guidance_scale == 1:
+            return self.predict_x0(z, level, conditioning), 0.0
+        rows = {name: torch.cat([v, self.null_conditioning[name].expand_as(v)]) for name, v in conditioning.items()}
+        double = NoiseLevel(level.angle.repeat(2), level.time.repeat(2))
+        outputs = self.predict(torch.cat([z, z]), double, rows).chunk(2)
+        conditional, unconditional = (self.to_x0(output, z, level) for output in outputs)
+        return conditional, (guidance_scale - 1) * (conditional - unconditional)
+
+    def make_student(self) -> "Denoiser":
+        """The same denoiser with a copy of the network that can be trained. The paper distils without dropout."""
+        network = copy.deepcopy(self.network).requires_grad_(True)
+        for module in network.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+            if hasattr(module, "dropout_prob"):
+                # A `LabelEmbedding` of diffusers drops labels, and a student must learn all of them.
+                module.dropout_prob = 0.0
+        return replace(self, network=network)

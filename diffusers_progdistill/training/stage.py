@@ -1,0 +1,69 @@
+"""A stage of a run: what it is in the plan, and what it trains."""
+
+from dataclasses import dataclass
+
+from diffusers import SchedulerMixin
+
+from ..objectives.base import Objective
+
+
+@dataclass(frozen=True)
+class Stage:
+    """
+    One stage of a plan.
+
+    Attributes:
+        name (`str`): Its folder, `"teacher"` or `"steps-N"`.
+        updates (`int`): Optimizer steps.
+        passes_per_update (`float`): Cost in forward passes of the network, a backward pass counting as two: 3 for
+            training a teacher, 4 for a conversion (5 with guidance), 5 or more for a distillation.
+        num_steps (`int`, *optional*): N of a distillation stage.
+        factor (`int`): Steps of the teacher that a step of the student replaces.
+        reuse (`int`): Updates that each target of the teacher serves.
+        midpoint (`bool`): Whether the teacher's steps are taken in pairs, by the midpoint rule.
+    """
+
+    name: str
+    updates: int
+    passes_per_update: float
+    num_steps: int | None = None
+    factor: int = 2
+    reuse: int = 1
+    midpoint: bool = False
+
+    @property
+    def is_distillation(self) -> bool:
+        return self.num_steps is not None
+
+    @property
+    def seed(self) -> int:
+        """The number that enters the seeds of its order, noise and times."""
+        return self.num_steps or 0
+
+    @property
+    def kind(self) -> tuple[bool, int]:
+        """Stages of one kind take the same time an update."""
+        return self.is_distillation, self.factor
+
+    @property
+    def forward_passes(self) -> int:
+        return round(self.updates * self.passes_per_update)
+
+
+@dataclass(frozen=True)
+class StageTask:
+    """
+    What a stage trains.
+
+    Attributes:
+        stage ([`Stage`]): Its place in the plan.
+        objective ([`Objective`]): The loss; its student's network is what is trained.
+        scheduler ([`SchedulerMixin`]): What is stored beside the network.
+        ema_decay (`float`, *optional*): The network ends as the average of its weights, with this decay, which warms
+            up as in diffusers' [`EMAModel`].
+    """
+
+    stage: Stage
+    objective: Objective
+    scheduler: SchedulerMixin
+    ema_decay: float | None = None
