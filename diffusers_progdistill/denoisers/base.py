@@ -24,6 +24,7 @@ class Denoiser:
         prediction_type (`str`): What its output means, one of `PREDICTION_TYPES`.
         has_classes (`bool`): Whether it is called with `class_labels`.
         null_conditioning (`Conditioning`, *optional*): One row that stands for no condition, for guidance.
+        guidance_scale (`float`): Of the classifier-free guidance with which it estimates the data; 1 is none.
     """
 
     network: torch.nn.Module
@@ -31,6 +32,7 @@ class Denoiser:
     prediction_type: str
     has_classes: bool = False
     null_conditioning: Conditioning | None = None
+    guidance_scale: float = 1.0
 
     def call_network(
         self, network: torch.nn.Module, inputs: torch.Tensor, time: torch.Tensor, conditioning: Conditioning
@@ -59,23 +61,24 @@ class Denoiser:
         return to_sample(output, z, torch.cos(angle), torch.sin(angle), self.prediction_type)
 
     def predict_x0(self, z: torch.Tensor, level: NoiseLevel, conditioning: Conditioning) -> torch.Tensor:
-        """The network's estimate of the data, of the shape of z."""
-        return self.to_x0(self.predict(z, level, conditioning), z, level)
+        """The estimate of the data, with guidance if there is some, of the shape of z."""
+        x, guidance = self.predict_x0_and_guidance(z, level, conditioning)
+        return x + guidance if self.guidance_scale != 1 else x
 
-    def predict_guided_x0(
-        self, z: torch.Tensor, level: NoiseLevel, conditioning: Conditioning, guidance_scale: float
+    def predict_x0_and_guidance(
+        self, z: torch.Tensor, level: NoiseLevel, conditioning: Conditioning
     ) -> tuple[torch.Tensor, torch.Tensor | float]:
         """
         The estimate with the condition, and what classifier-free guidance of scale g adds to it,
         (g - 1)(x_cond - x_uncond). g is Meng et al. (2022)'s w + 1; both estimates are one call of a double batch.
         """
-        if guidance_scale == 1:
-            return self.predict_x0(z, level, conditioning), 0.0
+        if self.guidance_scale == 1:
+            return self.to_x0(self.predict(z, level, conditioning), z, level), 0.0
         rows = {name: torch.cat([v, self.null_conditioning[name].expand_as(v)]) for name, v in conditioning.items()}
         double = NoiseLevel(level.angle.repeat(2), level.time.repeat(2))
         outputs = self.predict(torch.cat([z, z]), double, rows).chunk(2)
         conditional, unconditional = (self.to_x0(output, z, level) for output in outputs)
-        return conditional, (guidance_scale - 1) * (conditional - unconditional)
+        return conditional, (self.guidance_scale - 1) * (conditional - unconditional)
 
     def make_student(self) -> "Denoiser":
         """The same denoiser with a copy of the network that can be trained. The paper distils without dropout."""
@@ -86,4 +89,4 @@ class Denoiser:
             if hasattr(module, "dropout_prob"):
                 # A `LabelEmbedding` of diffusers drops labels, and a student must learn all of them.
                 module.dropout_prob = 0.0
-        return replace(self, network=network)
+        return replace(self, network=network, guidance_scale=1.0)

@@ -27,14 +27,13 @@ class ConversionObjective(DenoisingObjective):
     """
     Args:
         student ([`Denoiser`]), weighting (`str`): As in [`Objective`].
-        teacher ([`Denoiser`]): What the student learns from, on its own process.
-        guidance_scale (`float`, defaults to 1.0): Scale of the classifier-free guidance that is folded in.
+        teacher ([`Denoiser`]): What the student learns from, on its own process, with its guidance.
     """
 
-    def __init__(self, student: Denoiser, weighting: str, teacher: Denoiser, guidance_scale: float = 1.0):
+    def __init__(self, student: Denoiser, weighting: str, teacher: Denoiser):
         super().__init__(student, weighting)
-        self.teacher, self.guidance_scale = teacher, guidance_scale
-        self.passes_per_batch = 4 if guidance_scale == 1 else 5
+        self.teacher = teacher
+        self.passes_per_batch = 4 if teacher.guidance_scale == 1 else 5
         # Noisier than this the teacher is not the target.
         self.max_angle = teacher.process.max_angle
         if teacher.prediction_type == "epsilon":
@@ -45,7 +44,7 @@ class ConversionObjective(DenoisingObjective):
         # with the alpha and sigma of z.
         covered = angle.clamp(max=self.max_angle)
         level = NoiseLevel(covered, self.teacher.process.network_times(covered))
-        x, guidance = self.teacher.predict_guided_x0(z, level, batch.conditioning, self.guidance_scale)
+        x, guidance = self.teacher.predict_x0_and_guidance(z, level, batch.conditioning)
         # Up to float32 rounding of the angle.
         is_covered = expand_like(angle <= self.max_angle + 1e-6, z)
         return torch.where(is_covered, x, batch.data) + guidance

@@ -1,5 +1,6 @@
 """Conversion: a model of any variance preserving schedule becomes one of ours, of the same quality, in one stage."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -59,7 +60,8 @@ def build_conversion(run: Run) -> StageTask:
     )
     scheduler = with_metadata(scheduler, weighting=config.weighting, **run.teacher.metadata)
     student = make_converted_student(teacher.denoiser, scheduler)
-    objective = ConversionObjective(student, config.weighting, teacher.denoiser, config.guidance_scale)
+    guided = replace(teacher.denoiser, guidance_scale=config.guidance_scale)
+    objective = ConversionObjective(student, config.weighting, guided)
     return StageTask(
         build_conversion_stage(config), objective, scheduler, config.ema_decay if config.use_ema else None
     )

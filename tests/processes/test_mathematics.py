@@ -14,7 +14,7 @@ from diffusers_progdistill.processes.betas import (
     get_velocity,
     log_snr,
 )
-from diffusers_progdistill.processes.clipping import hidden_error, output_slope
+from diffusers_progdistill.processes.clipping import hidden_error
 from diffusers_progdistill.processes.prediction import (
     PREDICTION_TYPES,
     from_sample,
