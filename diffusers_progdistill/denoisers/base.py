@@ -74,11 +74,18 @@ class Denoiser:
         """
         if self.guidance_scale == 1:
             return self.to_x0(self.predict(z, level, conditioning), z, level), 0.0
-        rows = {name: torch.cat([v, self.null_conditioning[name].expand_as(v)]) for name, v in conditioning.items()}
-        double = NoiseLevel(level.angle.repeat(2), level.time.repeat(2))
-        outputs = self.predict(torch.cat([z, z]), double, rows).chunk(2)
-        conditional, unconditional = (self.to_x0(output, z, level) for output in outputs)
+        inputs = self.process.network_input(z, expand_like(level.angle, z))
+        outputs = self.call_with_and_without(inputs, level.time, conditioning)
+        conditional, unconditional = (self.to_x0(output.to(z.dtype), z, level) for output in outputs)
         return conditional, (self.guidance_scale - 1) * (conditional - unconditional)
+
+    def call_with_and_without(
+        self, inputs: torch.Tensor, time: torch.Tensor, conditioning: Conditioning
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The outputs with the conditioning and with the null one, by one call of a double batch."""
+        rows = {name: torch.cat([v, self.null_conditioning[name].expand_as(v)]) for name, v in conditioning.items()}
+        output = self.call_network(self.network, torch.cat([inputs, inputs]), torch.cat([time, time]), rows)
+        return output.chunk(2)
 
     def make_student(self) -> "Denoiser":
         """The same denoiser with a copy of the network that can be trained. The paper distils without dropout."""

@@ -1,0 +1,96 @@
+"""`DiTPipeline`: a transformer on the latents of an `AutoencoderKL`, with classes and a null class.
+
+Its chains run on the teacher's own betas, with the teacher's own prediction type.
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DiTTransformer2DModel, SchedulerMixin
+
+from ..denoisers.base import Conditioning, Denoiser
+from ..denoisers.codec import LatentCodec
+from ..errors import InputError
+from ..pipelines.export import replace_component, with_metadata
+from ..pipelines.latent_sampler import LatentSampler
+from ..pipelines.loading import load_scheduler, unclipped
+from ..pipelines.source import ModelSource, find_place
+from ..pipelines.weights import load_network
+from .base import Family, Model
+from .stored import check_export, check_steps
+
+
+class DiTDenoiser(Denoiser):
+    """Half of the channels that a DiT of learned variance answers with are that variance."""
+
+    def call_network(
+        self, network: torch.nn.Module, inputs: torch.Tensor, time: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        return super().call_network(network, inputs, time, conditioning)[:, : inputs.shape[1]]
+
+
+class DiTFamily(Family):
+    """Students are `DiTPipeline`s with a `DDIMScheduler`. Call them with `guidance_scale=1`."""
+
+    pipeline_classes = ("DiTPipeline",)
+
+    def check_index(self, index: dict, what: str):
+        for name, kinds in (("transformer", ("DiTTransformer2DModel", "Transformer2DModel")), ("vae", ("AutoencoderKL",))):
+            if index.get(name) not in [["diffusers", kind] for kind in kinds]:
+                raise InputError(f"{what} is a DiTPipeline whose {name} is {index.get(name)}: it must be a {kinds[0]}")
+
+    def open(self, source: ModelSource, folder: Path, index: dict) -> Model:
+        transformer = load_network(DiTTransformer2DModel, find_place(folder, "transformer"), source)
+        vae = load_network(AutoencoderKL, find_place(folder, "vae"), source)
+        place = find_place(folder, "scheduler", "scheduler_config.json")
+        scheduler = unclipped(load_scheduler(place, index["scheduler"][1], source.what))
+        names = {int(label): name for label, name in (index.get("id2label") or {}).items()}
+        return self.wrap(transformer, vae, scheduler, names, folder)
+
+    def wrap(self, transformer, vae, scheduler, class_names, folder) -> Model:
+        """Loaded components as a model."""
+        null = transformer.config.num_embeds_ada_norm
+        denoiser = DiTDenoiser(
+            transformer,
+            scheduler.schedule,
+            scheduler.config.prediction_type,
+            has_classes=True,
+            null_conditioning={"class_labels": torch.tensor([null])},
+        )
+        defaults = {"num_classes": null, "null_label": null}
+        if class_names:
+            defaults["class_names"] = [class_names.get(k, str(k)) for k in range(null)]
+        missing = {k: v for k, v in defaults.items() if k not in scheduler.metadata}
+        codec = LatentCodec(vae)
+        sampler = LatentSampler(denoiser, codec, with_metadata(scheduler, **missing))
+        return Model(self, sampler, denoiser, codec, folder)
+
+    def read_image_size(self, model: Model) -> tuple[int, object]:
+        return model.codec.vae.config.in_channels, model.network.config.sample_size * model.codec.factor
+
+    def set_resolution(self, model: Model, resolution: int, owner: str):
+        side = model.network.config.sample_size * model.codec.factor
+        if resolution != side:
+            raise InputError(f"--resolution {resolution} must be {side}, which {owner} was made for")
+
+    def check_steps(self, teacher: Model, num_steps: int):
+        check_steps(teacher.denoiser.process, num_steps)
+
+    def choose_prediction_type(self, teacher: Model) -> str:
+        return teacher.denoiser.prediction_type
+
+    def find_conversion_reasons(self, teacher: Model, prediction_type: str, guidance_scale: float) -> list[str]:
+        if prediction_type != teacher.denoiser.prediction_type:
+            kind = teacher.denoiser.prediction_type
+            raise InputError(f"--prediction_type {prediction_type} must be {kind}, which the DiT predicts")
+        # Guidance is folded in by the first distillation stage.
+        return []
+
+    def build_model(self, network: DiTTransformer2DModel, scheduler: SchedulerMixin, teacher: Model) -> Model:
+        names = dict(enumerate(scheduler.metadata.get("class_names", [])))
+        return self.wrap(network, teacher.codec.vae, scheduler, names, teacher.folder)
+
+    def save_student(self, student: Model, folder: Path):
+        replace_component(student.folder, "transformer", student.network, student.scheduler, folder)
+        if student.num_trained_steps is not None:
+            check_export(folder, "transformer", student, class_labels=[0], guidance_scale=1.0)
