@@ -35,7 +35,10 @@ class DiTFamily(Family):
     pipeline_classes = ("DiTPipeline",)
 
     def check_index(self, index: dict, what: str):
-        for name, kinds in (("transformer", ("DiTTransformer2DModel", "Transformer2DModel")), ("vae", ("AutoencoderKL",))):
+        for name, kinds in (
+            ("transformer", ("DiTTransformer2DModel", "Transformer2DModel")),
+            ("vae", ("AutoencoderKL",)),
+        ):
             if index.get(name) not in [["diffusers", kind] for kind in kinds]:
                 raise InputError(f"{what} is a DiTPipeline whose {name} is {index.get(name)}: it must be a {kinds[0]}")
 

@@ -30,15 +30,9 @@ class Report:
     """
 
     def __init__(self, config, record: Record, data, teacher, accelerator):
-<<<<<<< HEAD
-=======
-        self.config, self.record, self.accelerator = config, record, accelerator
-        self.teacher, self.guidance_scale = teacher.model.pipeline, teacher.guidance_scale
-        self.rows, self.metric, self.seconds = [], None, 0.0
->>>>>>> fcf487c (One core: processes, denoisers, families and objectives)
         began = time.perf_counter()
         self.config, self.record, self.is_main = config, record, accelerator.is_main_process
-        self.teacher, self.guidance_scale = teacher.pipeline, teacher.guidance_scale
+        self.teacher, self.guidance_scale = teacher.model.pipeline, teacher.guidance_scale
         self.pictures, self.rows, self.evaluation = [], [], None
         self._add_pictures("teacher", self.teacher, config.start_steps)
         if config.eval_images:
@@ -68,17 +62,10 @@ class Report:
     def add_student(self, stage: Stage, pipeline) -> float:
         """Add a finished student or converted teacher; returns the seconds it took, which are not training."""
         began = time.perf_counter()
-<<<<<<< HEAD
-        if stage.number:
-            self._add_pictures("", pipeline, stage.number)
-            self._measure(stage.name, pipeline, stage.number)
-            self._measure("teacher", self.teacher, stage.number)
-=======
         if stage.num_steps:
-            self._add_row(f"{stage.num_steps} step{'s' * (stage.num_steps > 1)}", pipeline, stage.num_steps)
-            self._measure("students", pipeline, stage.num_steps)
+            self._add_pictures("", pipeline, stage.num_steps)
+            self._measure(stage.name, pipeline, stage.num_steps)
             self._measure("teacher", self.teacher, stage.num_steps)
->>>>>>> fcf487c (One core: processes, denoisers, families and objectives)
         else:
             self._add_pictures("converted", pipeline, self.config.start_steps)
             self._measure("converted", pipeline, REFERENCE_STEPS)
