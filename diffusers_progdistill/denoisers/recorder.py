@@ -1,8 +1,8 @@
 """What a stock pipeline does with its network, found by calling it: no family has to be known for that.
 
 The network's `forward` is replaced for one call of the pipeline. [`record_call`] keeps what it is called with, which
-is the exact conditioning of a batch. [`probe_steps`] answers with constants and looks at the steps of the scheduler: one
-is affine, z' = A z + B output, and A and B are what a student was trained for or they are not.
+is the exact conditioning of a batch. [`probe_steps`] answers with constants and looks at the steps of the scheduler.
+A step is affine, z' = A z + B output, and A and B are what a student was trained for or they are not.
 """
 
 import contextlib

@@ -9,7 +9,8 @@ from diffusers import SchedulerMixin
 
 from ..denoisers.base import Denoiser
 from ..denoisers.codec import Codec
-from ..pipelines.loading import ModelSource
+from ..pipelines.export import with_metadata
+from ..pipelines.source import ModelSource
 
 
 @dataclass
@@ -22,12 +23,14 @@ class Model:
         pipeline ([`ProgressiveDistillationPipeline`] or one with its properties): What samples it.
         denoiser ([`Denoiser`]): Its network on its own process.
         codec ([`Codec`]): What its process adds noise to.
+        folder (`Path`, *optional*): Where it lies, with the components that are not trained.
     """
 
     family: "Family"
     pipeline: object
     denoiser: Denoiser
     codec: Codec
+    folder: Path | None = None
 
     @property
     def network(self) -> torch.nn.Module:
@@ -64,12 +67,29 @@ class Family(abc.ABC):
     pipeline_classes: tuple[str, ...] = ()
 
     @abc.abstractmethod
-    def open(self, source: ModelSource) -> Model:
+    def check_index(self, index: dict, what: str):
         """
-        Load a model from a folder or the Hub.
+        Refuse what a `model_index.json` says before anything else is read or downloaded.
+
+        Raises:
+            [`InputError`]: In one line, which calls the model `what`.
+        """
+
+    @abc.abstractmethod
+    def open(self, source: ModelSource, folder: Path, index: dict) -> Model:
+        """
+        Load the model in a folder that was checked, whose `model_index.json` is `index`.
 
         Raises:
             [`InputError`]: If it cannot be used, in one line.
+        """
+
+    def check_steps(self, teacher: Model, num_steps: int):  # noqa: B027 - a family may store any number
+        """
+        Refuse a number of steps whose student could not be stored.
+
+        Raises:
+            [`InputError`]: In one line.
         """
 
     @abc.abstractmethod
@@ -89,13 +109,13 @@ class Family(abc.ABC):
     def build_model(self, network: torch.nn.Module, scheduler: SchedulerMixin, teacher: Model | None) -> Model:
         """A trained student as a model, which shares with its teacher whatever is not trained."""
 
-    @abc.abstractmethod
     def build_scheduler(self, teacher: Model, **metadata) -> SchedulerMixin:
         """What is stored beside a student of a teacher, with `metadata` (JSON values) under `_progdistill`."""
+        return with_metadata(teacher.scheduler, **metadata)
 
-    @abc.abstractmethod
     def add_metadata(self, model: Model, **metadata) -> Model:
         """The same model with more metadata beside its schedule."""
+        return self.build_model(model.network, with_metadata(model.scheduler, **metadata), model)
 
     @abc.abstractmethod
     def save_student(self, student: Model, folder: Path):

@@ -65,7 +65,7 @@ class DiTFamily(Family):
             defaults["class_names"] = [class_names.get(k, str(k)) for k in range(null)]
         missing = {k: v for k, v in defaults.items() if k not in scheduler.metadata}
         codec = LatentCodec(vae)
-        sampler = LatentSampler(denoiser, codec, with_metadata(scheduler, **missing))
+        sampler = LatentSampler(transformer, vae, with_metadata(scheduler, **missing), denoiser)
         return Model(self, sampler, denoiser, codec, folder)
 
     def read_image_size(self, model: Model) -> tuple[int, object]:

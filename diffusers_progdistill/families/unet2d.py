@@ -1,19 +1,23 @@
 """Pixel pipelines of a `UNet2DModel`: DDPM, DDIM and class-conditional ones."""
 
+import logging
 from pathlib import Path
 
-import torch
 from diffusers import SchedulerMixin, UNet2DModel
 
 from ..data.sizes import check_levels
 from ..denoisers.base import Denoiser
 from ..denoisers.codec import PixelCodec
-from ..denoisers.heads import change_output, needs_labels
-from ..pipelines.export import save_pipeline, with_metadata
-from ..pipelines.loading import ModelSource, load_model
+from ..denoisers.heads import change_output
+from ..pipelines.export import save_pipeline
+from ..pipelines.loading import check_components, load_pipeline
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+from ..pipelines.source import ModelSource
 from ..schedulers import ProgressiveDistillationScheduler
 from .base import Family, Model
+
+
+logger = logging.getLogger(__name__)
 
 
 class UNet2DFamily(Family):
@@ -24,20 +28,15 @@ class UNet2DFamily(Family):
         *("ConsistencyModelPipeline", "ScoreSdeVePipeline", "KarrasVePipeline"),
     )
 
-    def open(self, source: ModelSource) -> Model:
-        return self.wrap(load_model(source))
+    def check_index(self, index: dict, what: str):
+        check_components(index, what)
+
+    def open(self, source: ModelSource, folder: Path, index: dict) -> Model:
+        return self.wrap(load_pipeline(source, folder, index))
 
     def wrap(self, pipeline: ProgressiveDistillationPipeline) -> Model:
         """A loaded pipeline as a model."""
-        null = pipeline.null_label
-        denoiser = Denoiser(
-            pipeline.unet,
-            pipeline.scheduler.schedule,
-            pipeline.scheduler.config.prediction_type,
-            has_classes=needs_labels(pipeline.unet),
-            null_conditioning=None if null is None else {"class_labels": torch.tensor([null])},
-        )
-        return Model(self, pipeline, denoiser, PixelCodec())
+        return Model(self, pipeline, pipeline.denoiser, PixelCodec())
 
     def read_image_size(self, model: Model) -> tuple[int, object]:
         return model.network.config.in_channels, model.network.config.sample_size
@@ -49,12 +48,6 @@ class UNet2DFamily(Family):
     def build_model(self, network: UNet2DModel, scheduler: SchedulerMixin, teacher: Model | None) -> Model:
         return self.wrap(ProgressiveDistillationPipeline(network, scheduler))
 
-    def build_scheduler(self, teacher: Model, **metadata) -> ProgressiveDistillationScheduler:
-        return with_metadata(teacher.scheduler, **metadata)
-
-    def add_metadata(self, model: Model, **metadata) -> Model:
-        return self.build_model(model.network, with_metadata(model.scheduler, **metadata), model)
-
     def save_student(self, student: Model, folder: Path):
         save_pipeline(student.network, student.scheduler, folder)
 
@@ -64,6 +57,8 @@ class UNet2DFamily(Family):
 
     def find_conversion_reasons(self, teacher: Model, prediction_type: str, guidance_scale: float) -> list[str]:
         reasons, kind = [], teacher.denoiser.prediction_type
+        if prediction_type == "epsilon":
+            logger.warning("epsilon says nothing about the image at pure noise: expect bad students of very few steps")
         if not teacher.denoiser.process.is_canonical:
             reasons.append("its noise schedule is not the canonical cosine one")
         if prediction_type != kind:

@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, ModelMixin, SchedulerMixin, UNet2DModel
 from diffusers import __version__ as diffusers_version
 
 from ..schedulers import ProgressiveDistillationScheduler
@@ -93,3 +94,36 @@ def write_stock_scheduler(scheduler: ProgressiveDistillationScheduler, folder: P
     if scheduler.config.get(METADATA_KEY):
         stock.register_to_config(**{METADATA_KEY: scheduler.config[METADATA_KEY]})
     stock.save_pretrained(folder)
+
+
+def replace_component(origin: Path, name: str, network: ModelMixin, scheduler: SchedulerMixin, save_directory: Path):
+    """
+    Write a copy of a pipeline's folder in which one network and the scheduler are others. Components that stay are
+    links to the files of `origin` where the file system has links.
+
+    Args:
+        origin (`Path`): The folder of the pipeline that the network was made of.
+        name (`str`): The component that the network is, such as `"transformer"`.
+        network ([`ModelMixin`]): The new network, unwrapped.
+        scheduler ([`ProgressiveDistillationScheduler`]): Written as a `DDIMScheduler`.
+        save_directory (`Path`): Created if it does not exist.
+    """
+    index = json.loads((origin / "model_index.json").read_text(encoding="utf-8"))
+    save_directory.mkdir(parents=True, exist_ok=True)
+    for other in index:
+        if other not in (name, "scheduler") and (origin / other).is_dir():
+            shutil.copytree(origin / other, save_directory / other, copy_function=link_file, dirs_exist_ok=True)
+    network.save_pretrained(save_directory / name)
+    forget_origin(save_directory / name / "config.json")
+    write_stock_scheduler(scheduler, save_directory / "scheduler")
+    index.pop("_name_or_path", None)
+    index = {**index, "scheduler": ["diffusers", "DDIMScheduler"], "_diffusers_version": diffusers_version}
+    (save_directory / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def link_file(source: str, target: str):
+    """A second name of a file, or a copy where there can be none."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -3,11 +3,11 @@
 import dataclasses
 
 import torch
+from diffusers import AutoencoderKL, ModelMixin, SchedulerMixin
 from diffusers.image_processor import VaeImageProcessor
 
 from ..denoisers.base import Denoiser
 from ..denoisers.codec import LatentCodec
-from ..schedulers import ProgressiveDistillationScheduler
 from .pipeline_progressive_distillation import ProgressiveDistillationPipeline
 
 
@@ -17,17 +17,21 @@ class LatentSampler(ProgressiveDistillationPipeline):
     stored itself.
 
     Args:
-        denoiser ([`Denoiser`]): Its network, and how it is called.
-        codec ([`LatentCodec`]): Makes images of latents.
+        unet ([`ModelMixin`]): The network.
+        vae ([`AutoencoderKL`]): Makes images of latents.
         scheduler ([`ProgressiveDistillationScheduler`]): The schedule, with the metadata of the classes.
+        denoiser ([`Denoiser`]): How the network is called.
     """
 
     model_cpu_offload_seq = "unet->vae"
 
-    def __init__(self, denoiser: Denoiser, codec: LatentCodec, scheduler: ProgressiveDistillationScheduler):
-        super().__init__(denoiser.network, scheduler)
-        self.register_modules(vae=codec.vae)
-        self._kept_denoiser, self._codec = denoiser, codec
+    # diffusers wants the registered modules to be the arguments without a default.
+    def __init__(
+        self, unet: ModelMixin, vae: AutoencoderKL, scheduler: SchedulerMixin, denoiser: Denoiser | None = None
+    ):
+        super().__init__(unet, scheduler)
+        self.register_modules(vae=vae)
+        self._kept_denoiser = denoiser
 
     @property
     def denoiser(self) -> Denoiser:
@@ -37,4 +41,4 @@ class LatentSampler(ProgressiveDistillationPipeline):
         """The finished images of the asked type; `"latent"` are the latents."""
         if output_type == "latent":
             return latents
-        return VaeImageProcessor().postprocess(self._codec.decode(latents) * 2 - 1, output_type)
+        return VaeImageProcessor().postprocess(LatentCodec(self.vae).decode(latents) * 2 - 1, output_type)

@@ -42,7 +42,11 @@ def load_model(source: ModelSource) -> ProgressiveDistillationPipeline:
     Raises:
         [`InputError`]: If there is none, it cannot be trusted, or it is no `UNet2DModel` that denoises pixels.
     """
-    folder, index = open_folder(source, check_components, ProgressiveDistillationPipeline)
+    return load_pipeline(source, *open_folder(source, check_components, ProgressiveDistillationPipeline))
+
+
+def load_pipeline(source: ModelSource, folder: Path, index: dict) -> ProgressiveDistillationPipeline:
+    """[`load_model`] from a folder that was checked, whose `model_index.json` is `index`."""
     parts = {}
     if index["unet"][0] == "diffusers":
         parts["unet"] = load_network(UNet2DModel, find_place(folder, "unet"), source)

@@ -12,6 +12,7 @@ from diffusers.utils import replace_example_docstring
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import create_repo
 
+from ..denoisers.base import Denoiser
 from ..schedulers import ProgressiveDistillationScheduler
 from ..schedulers.scheduling_progressive_distillation import METADATA_KEY
 from .arguments import (
@@ -79,12 +80,12 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
     @property
     def is_conditional(self) -> bool:
         """Whether the model needs `class_labels`."""
-        return self.unet.config.num_class_embeds is not None or self.unet.config.class_embed_type is not None
+        return self.denoiser.has_classes
 
     @property
     def num_classes(self) -> int | None:
         """The number of classes that can be asked for, the null class not among them; `None` without classes."""
-        return self._metadata.get("num_classes", self.unet.config.num_class_embeds)
+        return self._metadata.get("num_classes", self.unet.config.get("num_class_embeds"))
 
     @property
     def known_labels(self) -> list[int] | None:
@@ -279,13 +280,27 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network and what its inputs and outputs mean."""
+        null, config = self.null_label, self.unet.config
+        return Denoiser(
+            self.unet,
+            getattr(self.scheduler, "schedule", None),
+            self.scheduler.config.get("prediction_type"),
+            has_classes=config.num_class_embeds is not None or config.class_embed_type is not None,
+            null_conditioning=None
+            if null is None
+            else {"class_labels": torch.tensor([null], device=self.unet.device)},
+        )
+
     def predict(self, latents: torch.Tensor, timestep, labels: torch.Tensor | None, guidance_scale: float):
         """The network's output, guided in one doubled batch where a scale other than 1 asks for it."""
+        denoiser, conditioning = self.denoiser, {} if labels is None else {"class_labels": labels}
+        time = torch.as_tensor(timestep, device=latents.device).expand(len(latents))
         if guidance_scale == 1:
-            return self.unet(latents, timestep, class_labels=labels, return_dict=False)[0]
-        both = torch.cat([labels, torch.full_like(labels, self.null_label)])
-        output = self.unet(torch.cat([latents, latents]), timestep, class_labels=both, return_dict=False)[0]
-        conditional, unconditional = output.chunk(2)
+            return denoiser.call_network(self.unet, latents, time, conditioning)
+        conditional, unconditional = denoiser.call_with_and_without(latents, time, conditioning)
         # For one z every prediction type is an affine function of x, so that this is Meng et al.'s x exactly.
         return torch.lerp(unconditional, conditional, guidance_scale)
 

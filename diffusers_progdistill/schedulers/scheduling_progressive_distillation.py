@@ -126,6 +126,11 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         self.timesteps = torch.arange(num_train_timesteps - 1, -1, -1, dtype=torch.float32)
         self._steps = self._step_index = self._begin_index = None
 
+    @property
+    def metadata(self) -> dict:
+        """What this package stores beside the schedule: the model's steps, classes and guidance."""
+        return self.config.get(METADATA_KEY) or {}
+
     @classmethod
     def from_config(cls, config=None, return_unused_kwargs=False, **kwargs):
         """

@@ -116,6 +116,8 @@ def check_steps(config: DistillationConfig, teacher: Teacher):
         raise InputError(f"--start_steps {config.start_steps} must be {trained}, which the teacher was distilled for")
     if trained is None and config.stochastic_sampler:
         raise InputError("--stochastic_sampler needs a --pretrained_teacher_model that was distilled to --start_steps")
+    for steps in config.student_steps():
+        teacher.model.family.check_steps(teacher.model, steps)
 
 
 def list_kinds(run: Run, plan: list[Stage]) -> dict[tuple, StageTask]:
@@ -205,7 +207,11 @@ def build_distillation(run: Run, teacher: Model, stage: Stage) -> StageTask:
         config.huber_c if config.loss_type == "huber" else None,
         config.clip_margin if config.clip_loss else None,
     )
-    frozen = replace(denoiser, network=compiled(run.accelerator, denoiser.network))
+    is_first = teacher is run.teacher.model
+    # Guidance is folded in once: by the conversion stage, or else by the first distillation stage.
+    guidance_scale = config.guidance_scale if is_first else 1.0
+    network = compiled(run.accelerator, denoiser.network)
+    frozen = replace(denoiser, network=network, guidance_scale=guidance_scale)
     objective = DistillationObjective(denoiser.make_student(), frozen, grid.to(run.accelerator.device), loss)
     metadata = {"num_inference_steps": stage.num_steps, "weighting": config.weighting, **run.teacher.metadata}
     if config.stochastic_sampler:

@@ -33,7 +33,9 @@ def build_plan(config: DistillationConfig, teacher: Teacher) -> list[Stage]:
     for before, n in zip([config.start_steps, *steps], steps):
         # The stochastic sampler's student has as many steps as its teacher, and strides over two of them.
         factor = 2 if config.stochastic_sampler else before // n
-        passes = 3 + factor / config.reuse_targets
+        # Guidance that no conversion stage folds in is asked for by the first stage, with two passes a step.
+        is_guided = config.guidance_scale != 1 and not teacher.reasons and not stages
+        passes = 3 + factor * (2 if is_guided else 1) / config.reuse_targets
         # A student is right on its own grid alone, and there DDIM is exact.
         midpoint = config.teacher_solver == "midpoint" and not stages and not teacher.is_student
         updates = config.count_updates(n)

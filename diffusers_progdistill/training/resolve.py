@@ -50,8 +50,6 @@ def settle_prediction(config: ConversionConfig, teacher: Model) -> dict[str, str
             " image: give a teacher of another prediction type or schedule"
         )
     prediction_type = config.prediction_type or teacher.family.choose_prediction_type(teacher)
-    if prediction_type == "epsilon":
-        logger.warning("epsilon says nothing about the image at pure noise: expect bad students of very few steps")
     weighting = config.weighting or ("snr" if prediction_type == "epsilon" else "truncated_snr")
     return {"prediction_type": prediction_type, "weighting": weighting}
 
