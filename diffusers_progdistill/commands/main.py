@@ -61,32 +61,29 @@ def run(function: Callable[[], int | None]) -> int:
     with lasting_output():
         try:
             return function() or 0
-        except (InputError, StoppedBySignal, PublishError, KeyboardInterrupt, OSError, FloatingPointError) as error:
-            if isinstance(error, OSError) and not (isinstance(error, DiskError) or error.errno in OF_THE_SYSTEM):
+        except InputError as error:
+            return say(f"error: {error}", 2)
+        except StoppedBySignal as error:
+            return say(f"stopped by {error}; the same command goes on from here", 128 + error.signum)
+        except PublishError as error:
+            return say(str(error), 3)
+        except KeyboardInterrupt:
+            return say("interrupted", 130)
+        except FloatingPointError as error:
+            return say(f"stopped: {error}", 1)
+        except DiskError as error:
+            return say(f"stopped: {error}; what was finished before is whole", 1)
+        except OSError as error:
+            if error.errno not in OF_THE_SYSTEM:
                 raise
-            text, status = last_words(error)
-            print(f"progdistill: {' '.join(text.split())}", file=sys.stderr)
-            return status
-
-
-def last_words(error: BaseException) -> tuple[str, int]:
-    """What is said at the end of a command that did not get to its own, and the exit status."""
-    match error:
-        case InputError():
-            return f"error: {error}", 2
-        case StoppedBySignal():
-            return f"stopped by {error}; the same command goes on from here", 128 + error.signum
-        case PublishError():
-            return str(error), 3
-        case KeyboardInterrupt():
-            return "interrupted", 130
-        case DiskError():
-            return f"stopped: {error}; what was finished before is whole", 1
-        case OSError():
             place = f"{error.filename}: " if error.filename else ""
-            return f"stopped: {place}{error.strerror}", 1
-        case _:
-            return f"stopped: {error}", 1
+            return say(f"stopped: {place}{error.strerror}", 1)
+
+
+def say(text: str, status: int) -> int:
+    """The last line of a command that did not get to its own, and the exit status."""
+    print(f"progdistill: {' '.join(text.split())}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -24,13 +24,7 @@ LONGEST_WAIT = timedelta(hours=2)
 
 
 def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accelerator:
-    """
-    The accelerator of a run, as the options and accelerate's own settings say; without a logging folder it has no
-    tracker.
-
-    Raises:
-        [`InputError`]: For settings that this package or the machine cannot do.
-    """
+    """The accelerator of a run, as the options and accelerate's settings say; without a logging folder no tracker."""
     refuse_unsupported()
     precision, asked = resolve_precision(config)
     trackers = [] if logging_dir is None else tracker_names(config.report_to)
@@ -52,12 +46,7 @@ def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accele
 
 
 def make_evaluation_accelerator() -> Accelerator:
-    """
-    The processes and the device of an evaluation, which is made in fp32 whatever accelerate's settings say.
-
-    Raises:
-        [`InputError`]: For settings that this package or the machine cannot do.
-    """
+    """The processes and the device of an evaluation, which is made in fp32 whatever accelerate's settings say."""
     refuse_unsupported()
     accelerator = start_accelerator("no", "fp32")
     asked = os.environ.get(PRECISION) or "no"
@@ -73,14 +62,10 @@ def start_accelerator(precision: str, asked: str, **options) -> Accelerator:
         raise InputError(f"{asked} needs a GPU: use bf16 or no on a CPU")
     # A person watches our own bar; diffusers' bar for loading two components says nothing.
     diffusers.utils.logging.disable_progress_bar()
+    wait = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
     try:
-        return Accelerator(
-            # Without this, processes that torchrun starts on a CPU would each train alone, in the same folder.
-            cpu=on_cpu,
-            mixed_precision=precision,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
-            **options,
-        )
+        # Without `cpu`, processes that torchrun starts on a CPU would each train alone, in the same folder.
+        return Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[wait], **options)
     except (ValueError, ImportError, NotImplementedError) as error:
         reason = describe_reason(error)
         raise InputError(f"accelerate does not start with {asked} and its own settings: {reason}") from error
@@ -109,19 +94,12 @@ def check_resume(config: TrainingConfig, record: Record):
 
 
 def check_classes(record: Record, metadata: dict):
-    """
-    Refuse to go on with a run whose classes had other labels: a class folder was renamed, or an older release numbered
-    whole numbers in the order of their text.
-    """
-    begun = (record.content.get("about") or {}).get("model")
-    if not begun or not begun.get("num_classes"):
-        return
-    before, now = (
-        [model.get("class_names") or list(map(str, range(model["num_classes"]))), model.get("known_labels")]
-        for model in (begun, metadata)
-    )
-    if before != now:
-        odd = [f"{a} -> {b}" for a, b in zip(before[0], now[0]) if a != b] or [f"{before[1]} -> {now[1]}"]
+    """Refuse to go on with a run whose classes had other labels, as when a class folder was renamed."""
+    begun = record.content.get("about", {}).get("model")
+    names, labels = ([(begun or {}).get(key), metadata.get(key)] for key in ("class_names", "known_labels"))
+    if begun is not None and (names[0] != names[1] or labels[0] != labels[1]):
+        odd = [f"{a} -> {b}" for a, b in zip(*(side or [] for side in names)) if a != b]
+        odd = odd or [f"{labels[0]} -> {labels[1]}"]
         raise InputError(
             f"--output_dir {record.folder} holds a run whose labels stand for other classes ({', '.join(odd[:3])}):"
             " give a new folder"
@@ -141,27 +119,27 @@ def check_batch(config: TrainingConfig, num_images: int, accelerator: Accelerato
 
 def describe_run(config: DistillationConfig, teacher, data) -> dict:
     """What the model card says of the run: names only of what is on the Hub, never a path."""
-    local = config.train_data_dir is not None or os.path.exists(config.dataset_name or "")
-    source = "digits" if config.dataset_name == "digits" else "local" if local else "hub"
-    teacher_source = "local" if os.path.isdir(config.pretrained_teacher_model) else "hub"
-    network = teacher.model.network
-    return {
-        "teacher": {
-            "source": teacher_source,
-            **({"name": config.pretrained_teacher_model} if teacher_source == "hub" else {}),
-        },
-        "data": {
-            "source": source,
-            **({"name": config.dataset_name} if source == "hub" else {}),
-            **({"skipped": data.num_skipped} if data.num_skipped else {}),
-        },
+    teacher_name = config.pretrained_teacher_model
+    is_local = config.train_data_dir is not None or os.path.exists(config.dataset_name or "")
+    source = "digits" if config.dataset_name == "digits" else "local" if is_local else "hub"
+    about = {
+        "teacher": name_source("local" if os.path.isdir(teacher_name) else "hub", teacher_name),
+        "data": name_source(source, config.dataset_name) | ({"skipped": data.num_skipped} if data.num_skipped else {}),
         "model": {
-            "parameters": sum(p.numel() for p in network.parameters()),
+            "parameters": sum(p.numel() for p in teacher.model.network.parameters()),
             "resolution": data.resolution,
             "channels": data.channels,
             "num_classes": teacher.metadata.get("num_classes"),
             **{k: teacher.metadata[k] for k in ("class_names", "known_labels") if k in teacher.metadata},
         },
-        **({"converted": teacher.reasons} if teacher.reasons else {}),
-        **({"guidance_scale": teacher.guidance_scale} if teacher.guidance_scale != 1 else {}),
     }
+    if teacher.reasons:
+        about["converted"] = teacher.reasons
+    if teacher.guidance_scale != 1:
+        about["guidance_scale"] = teacher.guidance_scale
+    return about
+
+
+def name_source(source: str, name: str) -> dict:
+    """Where something comes from; its name if that is public."""
+    return {"source": source, "name": name} if source == "hub" else {"source": source}

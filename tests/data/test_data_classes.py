@@ -160,14 +160,14 @@ def test_a_run_goes_on_only_with_the_same_classes(tmp_path, capsys):
 @pytest.mark.parametrize(
     "begun, now, is_right",
     [
-        ({"num_classes": 3, "class_names": ["0", "1", "2"]}, {"num_classes": 3}, True),
-        ({"num_classes": 3, "class_names": ["0", "10", "2"]}, {"num_classes": 3}, False),
+        ({"num_classes": 3, "class_names": ["0", "1", "2"]}, {"num_classes": 3, "class_names": ["0", "1", "2"]}, True),
+        ({"num_classes": 2, "class_names": ["0", "10"]}, {"num_classes": 2, "class_names": ["0", "1"]}, False),
         ({"num_classes": 3}, {"num_classes": 3, "known_labels": [0, 2]}, False),
         ({"num_classes": None}, {}, True),
         (None, {"num_classes": 3}, True),
     ],
 )
-def test_classes_of_runs_of_older_releases(begun, now, is_right):
+def test_classes_of_a_run_are_those_that_it_began_with(begun, now, is_right):
     record = SimpleNamespace(folder="run", content={} if begun is None else {"about": {"model": begun}})
     with contextlib.nullcontext() if is_right else pytest.raises(InputError, match="stand for other classes"):
         check_classes(record, now)

@@ -10,7 +10,7 @@ from diffusers_progdistill import paths
 from diffusers_progdistill.commands import evaluate, parsing, push, sample
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import InputError
-from diffusers_progdistill.paths import PATH_OPTIONS, PLACE_OPTIONS, settle_path
+from diffusers_progdistill.paths import PATH_OPTIONS, settle_path
 from diffusers_progdistill.training.config import ConversionConfig, DistillationConfig, TeacherConfig
 
 
@@ -49,7 +49,7 @@ def home(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command, name", TEXT)
 def test_every_option_of_text_is_a_path_or_is_known_not_to_be(command, name, home):
     """A new option that is in neither list fails here."""
-    assert (name in PATH_OPTIONS | PLACE_OPTIONS) != (name in NO_PATHS), f"is --{name} a path?"
+    assert (name in PATH_OPTIONS) != (name in NO_PATHS), f"is --{name} a path?"
     parsed = parsing.parse(CONFIGS[command], [f"--{name}=~/x"], command, "")
     assert getattr(parsed, name) == (f"{home}/x" if name not in NO_PATHS else "~/x")
 
