@@ -47,7 +47,9 @@ class Subject:
     def weights(self) -> str:
         """A name of the weights and of what is done with them, so that no figures of others are taken for theirs."""
         known = self.pipeline.known_labels
-        return model_key(self.pipeline.unet, self.pipeline.scheduler, *([] if known is None else [json.dumps(known)]))
+        return model_key(
+            self.pipeline.denoiser.network, self.pipeline.scheduler, *([] if known is None else [json.dumps(known)])
+        )
 
 
 @dataclass(frozen=True)

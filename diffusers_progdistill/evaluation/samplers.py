@@ -84,7 +84,7 @@ def sample(
     merged = config["prediction_type"] == "sample_epsilon"
     scheduler = STOCK[options.sampler](config | ({"prediction_type": "sample"} if merged else {}))
     scheduler.set_timesteps(num_steps, device=device)
-    latents = noise.to(device, pipeline.unet.dtype) * scheduler.init_noise_sigma
+    latents = noise.to(device, pipeline.denoiser.network.dtype) * scheduler.init_noise_sigma
     # DDIM and the solvers draw nothing; asked whether it takes a generator, DDIM would use it for eta alone.
     fresh = {"generator": generators} if options.sampler == "ddpm" else {}
     for timestep in scheduler.timesteps:

@@ -37,6 +37,11 @@ class LatentSampler(ProgressiveDistillationPipeline):
     def denoiser(self) -> Denoiser:
         return dataclasses.replace(self._kept_denoiser, network=self.unet)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        height, width = (side * LatentCodec(self.vae).factor for side in self.latents_shape(1)[2:])
+        return (self.vae.config.in_channels, height, width)
+
     def decode(self, latents: torch.Tensor, output_type: str):
         """The finished images of the asked type; `"latent"` are the latents."""
         if output_type == "latent":

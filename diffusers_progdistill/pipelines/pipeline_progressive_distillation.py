@@ -164,6 +164,11 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             )
         return (batch_size, self.unet.config.in_channels, *sides)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        return self.latents_shape(1)[1:]
+
     def prepare_latents(self, batch_size, dtype, device, generator, latents=None) -> torch.Tensor:
         """Pure noise of the shape of the images, or the caller's, drawn as [`DDIMPipeline`] draws it."""
         if latents is None:

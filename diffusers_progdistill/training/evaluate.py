@@ -12,15 +12,14 @@ from ..evaluation.metrics import load_metrics
 from ..evaluation.pictures import save_curve
 from ..evaluation.samplers import OWN, SAMPLERS
 from ..evaluation.store import FILE_NAME, format_table, summarize_rows
+from ..families import Model, open_model
 from ..hub.folder import write_card
 from ..identity import teacher_key
 from ..paths import settle_path
-from ..pipelines.loading import ModelSource, load_model
-from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+from ..pipelines.loading import ModelSource
 from ..record import RECORD_NAME, TEACHER_KEY, list_students, read_content, with_students
 from .isolation import isolated
 from .plan import CONVERSION_STAGE
-from .pretrained import with_labels
 from .setup import make_evaluation_accelerator
 
 
@@ -63,8 +62,8 @@ def evaluate(config, targets: list[str]) -> Path:
     check_shapes(models)
     for model in models:
         model.pipeline.to(accelerator.device)
-    unet = subjects[0].pipeline.unet.config
-    data = load_data(config, unet.in_channels, unet.sample_size, IMAGES_IN_MEMORY)
+    channels, side, _ = subjects[0].pipeline.image_shape
+    data = load_data(config, channels, side, IMAGES_IN_MEMORY)
     own_folder = Path(targets[0]) if len(records) == 1 == len(targets) else None
     folder = Path(config.output_dir or own_folder or "evaluation")
     metrics = load_metrics(config, config.num_images, data, accelerator)
@@ -85,7 +84,7 @@ def evaluate(config, targets: list[str]) -> Path:
 
 def check_shapes(models: list[Subject]):
     """All are measured with the same real images."""
-    shapes = {model.name: tuple(model.pipeline.latents_shape(1)[1:]) for model in models}
+    shapes = {model.name: tuple(model.pipeline.image_shape) for model in models}
     first = models[0].name
     for name, shape in shapes.items():
         if shape != shapes[first]:
@@ -131,15 +130,15 @@ def open_models(config, targets: list[str], records: dict[str, dict], samplers: 
                     subject.name = f"{Path(target).name}/{subject.name}"
             subjects += [teacher, *made]
         else:
-            pipeline = load_frozen(target, config, variant=config.variant)
-            subjects.append(open_model(target, pipeline, samplers, steps, config.guidance_scale))
+            model = load_frozen(target, config, variant=config.variant)
+            subjects.append(make_subject(target, model, samplers, steps, config.guidance_scale))
     names = [subject.name for subject in subjects]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{doubled[0]} would be measured twice: give each model once")
     named = config.pretrained_teacher_model
     if named is not None:
-        pipeline = load_frozen(named, config, variant=config.variant)
-        teachers = [open_model(named, pipeline, [OWN], [], config.guidance_scale)]
+        model = load_frozen(named, config, variant=config.variant)
+        teachers = [make_subject(named, model, [OWN], [], config.guidance_scale)]
     different = {teacher.weights for teacher in teachers}
     if len(different) > 1:
         print("no agreement with a teacher is measured: there are several (--pretrained_teacher_model names one)")
@@ -151,14 +150,15 @@ def open_models(config, targets: list[str], records: dict[str, dict], samplers: 
 
 def run_subjects(folder: str, record: dict, samplers, steps, config) -> tuple[Subject, list[Subject]]:
     """The teacher of a run, with the guidance that its students have folded in, and what was made of it."""
-    made, pipeline = [], teacher_of_run(folder, record["settings"], config)
-    # It draws the classes that its students know.
-    pipeline = with_labels(pipeline, known_labels_of(record))
-    teacher = open_model("teacher", pipeline, samplers, steps, record["about"].get("guidance_scale", 1.0))
+    made, model = [], teacher_of_run(folder, record["settings"], config)
+    labels = known_labels_of(record)
+    if labels is not None and labels != model.pipeline.known_labels:
+        # It draws the classes that its students know.
+        model = model.family.add_metadata(model, known_labels=labels)
+    teacher = make_subject("teacher", model, samplers, steps, record["about"].get("guidance_scale", 1.0))
     for stage in with_students(Path(folder), record)["stages"]:
-        pipeline = load_frozen(str(Path(folder, stage["name"])), config)
         name = "converted" if stage["name"] == CONVERSION_STAGE else stage["name"]
-        made.append(open_model(name, pipeline, samplers, steps))
+        made.append(make_subject(name, load_frozen(str(Path(folder, stage["name"])), config), samplers, steps))
     return teacher, made
 
 
@@ -168,7 +168,7 @@ def known_labels_of(record: dict) -> list[int] | None:
     return model.get("known_labels") or (list(range(model["num_classes"])) if model.get("num_classes") else None)
 
 
-def teacher_of_run(folder: str, settings: dict, config) -> ProgressiveDistillationPipeline:
+def teacher_of_run(folder: str, settings: dict, config) -> Model:
     """
     The teacher that a run was made from, of which its record says what it was.
 
@@ -176,14 +176,14 @@ def teacher_of_run(folder: str, settings: dict, config) -> ProgressiveDistillati
         [`InputError`]: If there is none where it was, or another.
     """
     place = teacher_place(folder, settings["pretrained_teacher_model"])
-    pipeline = load_frozen(place, config, revision=settings.get("revision"), variant=settings.get("variant"))
+    model = load_frozen(place, config, revision=settings.get("revision"), variant=settings.get("variant"))
     known = settings.get(TEACHER_KEY)
-    if known is not None and teacher_key(pipeline.unet, pipeline.scheduler) != known:
+    if known is not None and teacher_key(model.network, model.scheduler) != known:
         raise InputError(
             f"{place} is not the teacher that {folder} was made from: put that one back, or give the students alone,"
             f" such as {folder}/steps-4"
         )
-    return pipeline
+    return model
 
 
 def teacher_place(folder: str, place: str) -> str:
@@ -195,16 +195,16 @@ def teacher_place(folder: str, place: str) -> str:
     return str(inside) if (inside / "model_index.json").exists() else place
 
 
-def open_model(name: str, pipeline, samplers, steps, guidance_scale: float = 1.0) -> Subject:
+def make_subject(name: str, model: Model, samplers, steps, guidance_scale: float = 1.0) -> Subject:
     """A model with the steps it was distilled for, or else with those that were asked for, by every sampler."""
-    if pipeline.num_trained_steps is not None:
-        return Subject(name, pipeline, [pipeline.num_trained_steps])
-    if guidance_scale != 1 and pipeline.null_label is None:
+    if model.num_trained_steps is not None:
+        return Subject(name, model.pipeline, [model.num_trained_steps])
+    if guidance_scale != 1 and model.pipeline.null_label is None:
         raise InputError(f"--guidance_scale {guidance_scale:g}: {name} has no null class; it must be 1")
-    return Subject(name, pipeline, steps, samplers, guidance_scale)
+    return Subject(name, model.pipeline, steps, samplers, guidance_scale)
 
 
-def load_frozen(name: str, config, **teacher) -> ProgressiveDistillationPipeline:
+def load_frozen(name: str, config, **teacher) -> Model:
     """A model that is only sampled; `teacher` is what a record says of the one it was made from."""
     source = ModelSource(
         name,
@@ -214,10 +214,10 @@ def load_frozen(name: str, config, **teacher) -> ProgressiveDistillationPipeline
         trust_remote_code=config.trust_remote_code,
         **teacher,
     )
-    pipeline = load_model(source)
-    pipeline.unet.requires_grad_(False)
-    side = settle(config.resolution, pipeline.unet.config.sample_size, name)
+    model = open_model(source)
+    model.network.requires_grad_(False)
+    side = settle(config.resolution, model.family.read_image_size(model)[1], name)
     if side is None:
         raise InputError(f"{name} does not say how large its images are: give --resolution")
-    pipeline.unet.register_to_config(sample_size=side)
-    return pipeline
+    model.family.set_resolution(model, side, name)
+    return model

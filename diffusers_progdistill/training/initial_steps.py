@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
-from ..evaluation.sampling import draw_noise
+from ..evaluation.sampling import draw_noise, generate_shared
 from ..families import Model
 from ..processes.base import NoiseLevel
 from ..processes.solvers import DDIMStep
@@ -149,16 +149,14 @@ def find_start(teacher: Model, end_steps: int, solver: str, accelerator: Acceler
 
 def sample_teacher(teacher: Model, num_steps: int, solver: str, accelerator: Accelerator) -> torch.Tensor:
     """What a perfect student of half as many steps would make: it lands where the first stage's targets say."""
-    rank, world = accelerator.process_index, accelerator.num_processes
-    mine = range(rank * CHUNK, NUM_IMAGES, world * CHUNK)
-    label = f"--start_steps auto, {num_steps} evaluations"
     grid = TargetGrid.create(teacher.denoiser.process, num_steps // 2, midpoint=solver == "midpoint")
     grid = grid.to(accelerator.device)
-    with tqdm(
-        total=len(mine) * num_steps, desc=label, leave=False, disable=not accelerator.is_main_process, file=sys.stderr
-    ) as bar:
-        made = [(first, sample_chunk(teacher, grid, first, bar).cpu()) for first in mine]
-    return torch.cat([images for _, images in sorted(gather_object(made), key=lambda pair: pair[0])])[:NUM_IMAGES]
+    label, chunks = f"--start_steps auto, {num_steps} evaluations", NUM_IMAGES // (CHUNK * accelerator.num_processes)
+    hidden = not accelerator.is_main_process
+    with tqdm(total=chunks * num_steps, desc=label, leave=False, disable=hidden, file=sys.stderr) as bar:
+        return generate_shared(
+            accelerator, lambda first: sample_chunk(teacher, grid, first, bar).cpu(), range(NUM_IMAGES), CHUNK
+        )
 
 
 @torch.no_grad()

@@ -186,7 +186,7 @@ def test_a_failed_run_leaves_its_folder_free(teachers, tmp_path, monkeypatch):
 
     config = chain_of(teachers / "v_prediction", tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(student, "train_stage", fail)
+        patch.setattr(student.StageTrainer, "train", fail)
         with pytest.raises(FloatingPointError):
             distill(config)
     assert (distill(config) / "steps-1/model_index.json").exists()

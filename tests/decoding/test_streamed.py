@@ -18,7 +18,7 @@ from diffusers_progdistill.data import images as images_module
 from diffusers_progdistill.data.findings import SENTENCES
 from diffusers_progdistill.data.images import ImageData
 from diffusers_progdistill.errors import DiskError
-from diffusers_progdistill.training.feed import Feed
+from diffusers_progdistill.training.examples import ExampleStream
 
 
 COUNT = 8
@@ -125,13 +125,13 @@ def test_a_run_with_cut_files_ends_and_resumes_with_the_same_weights(tmp_path, c
     assert chain(whole) == 0
     assert "could not be read in training, each replaced by the next of the data set: 2: " in caplog.text
 
-    def interrupted(self, update, of_update=Feed.of_update):
+    def interrupted(self, update, read_update=ExampleStream.read_update):
         if update == 2:
             raise KeyboardInterrupt
-        return of_update(self, update)
+        return read_update(self, update)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Feed, "of_update", interrupted)
+        patch.setattr(ExampleStream, "read_update", interrupted)
         assert chain(resumed) == 130
     assert any((resumed / "checkpoints").iterdir())
     assert chain(resumed) == 0

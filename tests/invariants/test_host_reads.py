@@ -2,14 +2,12 @@
 
 import pytest
 import torch
+from helpers.stages import distillation_task, make_run, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffusers_progdistill.data import load_data
+from diffusers_progdistill.objectives.distillation import DistillationLoss
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.loop import train_stage
-from diffusers_progdistill.training.monitor import Monitor
-from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stage import DistillationObjective, Stage
+from diffusers_progdistill.training.stage import Stage
 
 
 class Reads(TorchDispatchMode):
@@ -37,22 +35,15 @@ def whole_reads(monkeypatch):
 @pytest.mark.parametrize("reuse", [1, 2])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_only_logging_updates_read(unet, whole_reads, reuse, parts):
-    from helpers.networks import tiny_unet
+    loss = DistillationLoss("snr", DistillationConfig.huber_c, DistillationConfig.clip_margin)
 
     def reads_of(updates):
         whole_reads.clear()
         options = {"gradient_accumulation_steps": parts, "random_flip": True}
-        config = DistillationConfig(dataset_name="digits", train_batch_size=16, logging_steps=1000, **options)
-        accelerator = make_accelerator(config, None)
-        teacher = tiny_unet().requires_grad_(False)
-        objective = DistillationObjective(
-            teacher, "v_prediction", 4, "v_prediction", "snr", 1024, huber_c=config.huber_c, clip_loss=True
-        )
-        stage = Stage("steps-4", 4, updates, 5, reuse=reuse)
-        monitor = Monitor(accelerator, None, stage.forward_passes)
-        monitor.start(stage, 1, 1, 16)
+        run = make_run(train_batch_size=16, logging_steps=1000, **options)
+        task = distillation_task(Stage("steps-4", updates, 5, 4, reuse=reuse), unet, loss=loss, ema_decay=0.9)
         with Reads() as reads:
-            train_stage(accelerator, unet, objective, load_data(config), stage, config, monitor, ema_decay=0.9)
+            train(run, task)
         return reads.count, len(whole_reads)
 
     # Both runs log once, at their end; what the further updates read is theirs.

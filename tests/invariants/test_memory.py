@@ -7,14 +7,13 @@ import weakref
 import pytest
 import torch
 from helpers.networks import tiny_unet
+from helpers.stages import distillation_task, make_run, train
 
-from diffusers_progdistill.data import load_data
+from diffusers_progdistill.objectives.distillation import DistillationLoss
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.feed import BUFFER_BATCHES
-from diffusers_progdistill.training.loop import train_stage
+from diffusers_progdistill.training.examples import BUFFER_BATCHES
 from diffusers_progdistill.training.monitor import Monitor
-from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stage import DistillationObjective, Stage
+from diffusers_progdistill.training.stage import Stage
 
 
 BATCH, UPDATES = 16, 2 * BUFFER_BATCHES + 4
@@ -62,15 +61,13 @@ class AfterEachUpdate(Monitor):
         self.found.append(self.look())
 
 
-def train(make_look, ema, reuse):
+def watch(make_look, ema, reuse):
     """What a look says after each update of a small stage."""
-    config = DistillationConfig(dataset_name="digits", train_batch_size=BATCH, logging_steps=2)
-    accelerator, data = make_accelerator(config, None), load_data(config)
-    student, teacher = tiny_unet(), tiny_unet().requires_grad_(False)
-    objective = DistillationObjective(teacher, "v_prediction", 4, "v_prediction", "snr", 1024, clip_loss=True)
-    monitor, stage = AfterEachUpdate(accelerator, make_look(student, teacher)), Stage("steps-4", 4, UPDATES, 5, reuse)
-    monitor.start(stage, 1, 1, BATCH)
-    train_stage(accelerator, student, objective, data, stage, config, monitor, ema_decay=ema)
+    run, student, teacher = make_run(train_batch_size=BATCH, logging_steps=2), tiny_unet(), tiny_unet()
+    loss = DistillationLoss("snr", clip_margin=DistillationConfig.clip_margin)
+    task = distillation_task(Stage("steps-4", UPDATES, 5, 4, reuse=reuse), student, teacher, loss, ema)
+    monitor = AfterEachUpdate(run.accelerator, make_look(student, teacher))
+    train(run, task, monitor)
     assert len(monitor.found) == UPDATES
     return monitor.found
 
@@ -83,7 +80,7 @@ def test_what_an_update_has_seen_and_predicted_is_gone_with_it(ema, reuse):
         passes.extend((Passes(student), Passes(teacher)))
         return lambda: tuple(p.alive() for p in passes)
 
-    found = train(look, ema, reuse)
+    found = watch(look, ema, reuse)
     assert len(passes[0].seen) == 2 * UPDATES
     # Of the newest update the student's pass and the teacher's two, which the loop still holds.
     assert max(student for student, _ in found) <= 2 and max(teacher for _, teacher in found) <= 4
@@ -98,6 +95,6 @@ def test_later_updates_need_what_earlier_ones_did(ema, reuse):
     probe = torch.zeros(1000)
     assert live_bytes() >= counts + probe.nbytes
     updates = iter(range(1, UPDATES + 1))
-    found = train(lambda *_: lambda: live_bytes() if next(updates) in (3, UPDATES) else None, ema, reuse)
+    found = watch(lambda *_: lambda: live_bytes() if next(updates) in (3, UPDATES) else None, ema, reuse)
     # The last block of shared targets is smaller than the first; not even one image more is kept.
     assert found[-1] - found[2] < 64

@@ -4,21 +4,21 @@ import json
 
 import pytest
 import torch
+from helpers import stages
 from helpers.networks import tiny_unet
 from helpers.systems import chain_config, read_record, set_environment
 
 import diffusers_progdistill.training.run as run_module
-from diffusers_progdistill.data import load_data
+from diffusers_progdistill import ProgressiveDistillationScheduler
+from diffusers_progdistill.objectives.denoising import DenoisingObjective
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.health import Health
 from diffusers_progdistill.training.isolation import isolated
-from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.loss_scale import is_searching
-from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.optimizer import clip_gradient
 from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stage import DenoisingObjective, Stage
+from diffusers_progdistill.training.stage import Stage, StageTask
 
 
 FIRST_SCALE = 2.0**16
@@ -35,15 +35,15 @@ class Overflowing(DenoisingObjective):
     """A gradient that overflows above a scale, as fp16's do; the loss is finite, or not where `broken`."""
 
     def __init__(self, accelerator, largest_scale: float, broken=lambda update: False):
-        super().__init__("v_prediction", "truncated_snr", 1024)
+        super().__init__(stages.make_denoiser(tiny_unet(widths=(8,))), "truncated_snr")
         self.scaler, self.largest, self.broken, self.update = accelerator.scaler, largest_scale, broken, 0
 
-    def loss(self, model, examples):
+    def compute_losses(self, network, examples):
         self.update += 1
-        loss = super().loss(model, examples)
+        (loss,) = super().compute_losses(network, examples).values()
         if self.scaler.get_scale() > self.largest:
             loss.register_hook(lambda gradient: gradient * float("inf"))
-        return loss * float("nan") if self.broken(self.update) else loss
+        return {"loss": loss * float("nan") if self.broken(self.update) else loss}
 
 
 @pytest.fixture
@@ -52,15 +52,12 @@ def train(monkeypatch):
     set_environment(monkeypatch, {})
 
     def train(updates, largest_scale, broken=lambda update: False, **scaler):
-        config = DistillationConfig(dataset_name="digits", train_batch_size=2, logging_steps=1)
         with isolated():
-            accelerator = with_scaler(make_accelerator(config, None), **scaler)
-            monitor, stage = Monitor(accelerator, None, 1), Stage("teacher", 0, updates, 3)
-            monitor.start(stage, 1, 1, 2)
+            accelerator = with_scaler(make_accelerator(DistillationConfig(), None), **scaler)
+            run = stages.make_run(accelerator, train_batch_size=2, logging_steps=1)
             objective = Overflowing(accelerator, largest_scale, broken)
-            model = tiny_unet(widths=(8,))
-            result = train_stage(accelerator, model, objective, load_data(config), stage, config, monitor)
-            return result, accelerator.scaler.get_scale()
+            task = StageTask(Stage("teacher", updates, 3), objective, ProgressiveDistillationScheduler())
+            return stages.train(run, task), accelerator.scaler.get_scale()
 
     return train
 

@@ -3,13 +3,10 @@
 import pytest
 import torch
 from helpers.networks import tiny_unet
+from helpers.stages import denoising_task, make_run, train
 
-from diffusers_progdistill.data import load_data
-from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.loop import train_stage
 from diffusers_progdistill.training.monitor import Monitor
-from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stage import DenoisingObjective, Stage
+from diffusers_progdistill.training.stage import Stage
 
 
 class Witness(Monitor):
@@ -26,12 +23,9 @@ class Witness(Monitor):
 
 @pytest.mark.parametrize("decay", [0.3, 0.9999])
 def test_a_stage_ends_as_the_average(decay):
-    config = DistillationConfig(dataset_name="digits", train_batch_size=4, learning_rate=1e-2, lr_warmup_steps=0)
-    accelerator, data, model = make_accelerator(config, None), load_data(config), tiny_unet()
-    witness, stage = Witness(accelerator, model), Stage("teacher", 0, 12, 3)
-    witness.start(stage, 1, 1, 4)
-    objective = DenoisingObjective("v_prediction", "truncated_snr", 1024)
-    train_stage(accelerator, model, objective, data, stage, config, witness, ema_decay=decay)
+    run, model = make_run(train_batch_size=4, learning_rate=1e-2, lr_warmup_steps=0), tiny_unet()
+    witness = Witness(run.accelerator, model)
+    train(run, denoising_task(Stage("teacher", 12, 3), model, ema_decay=decay), witness)
     # As diffusers warms up: the first update is copied, the k-th after it has a decay of (1 + k) / (10 + k) at most.
     expected = witness.seen[0]
     for k, weights in enumerate(witness.seen[1:], start=1):

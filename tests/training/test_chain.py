@@ -10,17 +10,14 @@ from diffusers import DiffusionPipeline
 from helpers.chains import chain, same, weights
 from helpers.evaluations import distances
 from helpers.networks import tiny_unet
+from helpers.stages import distillation_task, make_run, train
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
-from diffusers_progdistill.data import load_data
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training import report
 from diffusers_progdistill.training.chain import distill
-from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
-from diffusers_progdistill.training.loop import train_stage
-from diffusers_progdistill.training.monitor import Monitor
-from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stage import DistillationObjective, Stage
+from diffusers_progdistill.training.config import TeacherConfig
+from diffusers_progdistill.training.stage import Stage
 from diffusers_progdistill.training.teacher import train_teacher
 
 
@@ -140,16 +137,15 @@ def test_the_loss_is_an_option_and_in_the_record(tmp_path):
 @pytest.mark.parametrize("num_steps", [1, 2])
 def test_a_stage_trains_on_its_own_grid(num_steps):
     """An N-step student is asked at t = i/N and nowhere else; its teacher there and at the middles."""
-    config = DistillationConfig(dataset_name="digits", train_batch_size=16)
-    accelerator, student, teacher = make_accelerator(config, None), tiny_unet(), tiny_unet().requires_grad_(False)
+    student, teacher = tiny_unet(), tiny_unet()
     asked = {student: set(), teacher: set()}
     for network, timesteps in asked.items():
         hook = lambda _, args, seen=timesteps: seen.update(args[1].flatten().tolist())  # noqa: E731
         network.register_forward_pre_hook(hook)
-    objective = DistillationObjective(teacher, "v_prediction", num_steps, "v_prediction", "snr", 1024)
-    stage, monitor = Stage(f"steps-{num_steps}", num_steps, 3, 5), Monitor(accelerator, None, 1)
-    monitor.start(stage, 1, 1, 16)
-    train_stage(accelerator, student, objective, load_data(config), stage, config, monitor)
+    train(
+        make_run(train_batch_size=16),
+        distillation_task(Stage(f"steps-{num_steps}", 3, 5, num_steps), student, teacher),
+    )
     assert asked[student] == {1024 * i / num_steps - 1 for i in range(1, num_steps + 1)}
     assert asked[teacher] == {1024 * i / (2 * num_steps) - 1 for i in range(1, 2 * num_steps + 1)}
 

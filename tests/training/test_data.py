@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
-from diffusers_progdistill.data import BatchLayout, GlobalOrder, decode, load_data
+from diffusers_progdistill.data import BatchLayout, GlobalOrder, decode, load_data, load_digits
 from diffusers_progdistill.data import images as images_module
 from diffusers_progdistill.errors import InputError
-from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.stage import Draws
+from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
+from diffusers_progdistill.training.examples import BatchNoise
+from diffusers_progdistill.training.run import Run
+from diffusers_progdistill.training.stage import Stage
 
 
 @pytest.fixture
@@ -110,10 +113,13 @@ def test_any_split_of_a_global_batch_trains_on_the_same_images():
 
 
 def test_draws_are_a_function_of_seed_stage_and_update():
-    def draw(seed=0, stage=4, update=7):
-        return Draws(seed, stage, 6, torch.device("cpu"), True, 0.5, 9).of_update(update, (1, 2, 2))
+    accelerator, data = Accelerator(cpu=True), load_digits()
+
+    def draw(seed=0, num_steps=4, update=7):
+        run = Run(TeacherConfig(seed=seed, random_flip=True, label_dropout=0.5), accelerator, data, 6)
+        return BatchNoise(run, Stage("steps", 10, 5, num_steps)).draw(update, (1, 2, 2))
 
     for a, b in zip(draw(), draw()):
         assert torch.equal(a, b)
-    for other in (draw(seed=1), draw(stage=2), draw(update=8)):
+    for other in (draw(seed=1), draw(num_steps=2), draw(update=8)):
         assert not torch.equal(draw()[1], other[1])

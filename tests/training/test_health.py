@@ -7,29 +7,29 @@ import torch
 from accelerate import Accelerator
 from helpers.chains import chain, same, weights
 
+from diffusers_progdistill.objectives.distillation import DistillationObjective
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.health import Health
 from diffusers_progdistill.training.optimizer import GuardedStep, make_optimizer
-from diffusers_progdistill.training.stages import DistillationObjective
 
 
 def poison(monkeypatch, updates, value=float("nan")):
     """Make the loss of some updates of each stage not finite; the counter starts again with each stage."""
     values = updates if isinstance(updates, dict) else dict.fromkeys(updates, value)
-    call, made = DistillationObjective.loss, DistillationObjective.__init__
+    compute, made = DistillationObjective.compute_losses, DistillationObjective.__init__
 
     def init(self, *args, **kwargs):
         self.count = 0
         made(self, *args, **kwargs)
 
-    def poisoned(self, model, examples):
+    def poisoned(self, network, examples):
         self.count += 1
-        loss = call(self, model, examples)
-        return loss * values.get(self.count, 1)
+        losses = compute(self, network, examples)
+        return {name: loss * values.get(self.count, 1) for name, loss in losses.items()}
 
     monkeypatch.setattr(DistillationObjective, "__init__", init)
-    monkeypatch.setattr(DistillationObjective, "loss", poisoned)
+    monkeypatch.setattr(DistillationObjective, "compute_losses", poisoned)
 
 
 def test_a_bad_update_is_skipped_and_counted(teacher_folder, tmp_path, monkeypatch):

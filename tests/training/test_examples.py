@@ -1,31 +1,36 @@
 """Targets that serve several updates: who gets which, whatever the split, and after any interruption."""
 
 import json
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
 from accelerate import Accelerator
 from helpers.chains import chain, same, weights
+from helpers.stages import make_denoiser, make_run
 
-from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.errors import InputError
+from diffusers_progdistill.objectives.base import Examples, Objective
 from diffusers_progdistill.training.chain import distill
-from diffusers_progdistill.training.feed import BUFFER_BATCHES, Feed
-from diffusers_progdistill.training.stage import Draws, Examples, Stage
+from diffusers_progdistill.training.examples import BUFFER_BATCHES, ExampleStream
+from diffusers_progdistill.training.stage import Stage
 
 
 BATCH = 12
 
 
-class Numbered:
+class Numbered(Objective):
     """Examples whose target is the noise they were made with: no two are the same."""
 
     asked = 0
 
-    def examples(self, batch):
+    def make_examples(self, batch):
         self.asked += 1
-        return Examples(batch.images, batch.uniform, batch.uniform, batch.noise, batch.labels)
+        first = batch.uniform < 0.5
+        return Examples(batch.data, batch.uniform, batch.uniform, batch.noise, first, batch.conditioning)
+
+    def compute_losses(self, network, examples):
+        raise NotImplementedError
 
 
 class Process(Accelerator):
@@ -33,17 +38,17 @@ class Process(Accelerator):
 
     num_processes = property(lambda self: self.several)
     process_index = property(lambda self: self.number)
-    gradient_accumulation_steps = property(lambda self: self.parts)
+    gradient_accumulation_steps = property(lambda self: self.micro_batches)
 
 
-def feed(updates, reuse, first=0, parts=1, rank=0, world=1):
+def stream(updates, reuse, first=0, micro_batches=1, rank=0, world=1):
     accelerator = Process(cpu=True)
-    accelerator.several, accelerator.number, accelerator.parts = world, rank, parts
-    options = {"train_batch_size": BATCH // parts // world}
-    config = SimpleNamespace(**options, seed=3, dataloader_num_workers=0)
-    stage = Stage("steps-4", 4, updates, 3 + 2 / reuse, reuse=reuse)
-    draws = Draws(3, 4, BATCH, torch.device("cpu"), flip=True)
-    return Feed(accelerator, Numbered(), load_digits(), draws, config, stage, first, labelled=True)
+    accelerator.several, accelerator.number, accelerator.micro_batches = world, rank, micro_batches
+    options = {"class_column": "label", "random_flip": True, "seed": 3}
+    run = make_run(accelerator, train_batch_size=BATCH // micro_batches // world, **options)
+    stage = Stage("steps-4", updates, 3 + 2 / reuse, 4, reuse=reuse)
+    student = replace(make_denoiser(), has_classes=True)
+    return ExampleStream(run, Numbered(student, "snr"), stage, first)
 
 
 def names(examples):
@@ -53,9 +58,9 @@ def names(examples):
 
 @pytest.mark.parametrize("updates, reuse", [(40, 1), (48, 2), (53, 2), (100, 3), (5, 4), (1, 2)])
 def test_every_example_serves_as_often_as_it_was_asked_to(updates, reuse):
-    whole, count = feed(updates, reuse), {}
+    whole, count = stream(updates, reuse), {}
     for update in range(updates):
-        (examples,) = whole.of_update(update)
+        (examples,) = whole.read_update(update)
         assert len(set(names(examples))) == BATCH
         for name in names(examples):
             count[name] = count.get(name, 0) + 1
@@ -67,31 +72,36 @@ def test_every_example_serves_as_often_as_it_was_asked_to(updates, reuse):
 
 
 def test_updates_mix_batches():
-    mixed, fresh = feed(4 * BUFFER_BATCHES, 2), feed(2 * BUFFER_BATCHES, 1)
-    batches = [set(names(next(fresh.of_update(k)))) for k in range(2 * BUFFER_BATCHES)]
+    mixed, fresh = stream(4 * BUFFER_BATCHES, 2), stream(2 * BUFFER_BATCHES, 1)
+    batches = [set(names(next(fresh.read_update(k)))) for k in range(2 * BUFFER_BATCHES)]
     block = {name for batch in batches[:BUFFER_BATCHES] for name in batch}
     for update in range(2 * BUFFER_BATCHES):
-        got = set(names(next(mixed.of_update(update))))
+        got = set(names(next(mixed.read_update(update))))
         assert got <= block and got not in batches
 
 
 @pytest.mark.parametrize("first", [0, 1, 7, 15, 16, 17, 31, 32, 49])
-def test_a_feed_goes_on_where_another_was_stopped(first):
-    whole, rest = feed(50, 2), feed(50, 2, first=first)
+def test_a_stream_goes_on_where_another_was_stopped(first):
+    whole, rest = stream(50, 2), stream(50, 2, first=first)
     for update in range(50):
-        (wanted,) = whole.of_update(update)
+        (wanted,) = whole.read_update(update)
         if update >= first:
-            (got,) = rest.of_update(update)
-            assert all(torch.equal(getattr(got, k), getattr(wanted, k)) for k in ("z", "timestep", "target", "labels"))
+            (got,) = rest.read_update(update)
+            assert all(torch.equal(getattr(got, k), getattr(wanted, k)) for k in ("z", "angle", "time", "target"))
+            assert torch.equal(got.is_last, wanted.is_last)
+            assert torch.equal(got.conditioning["class_labels"], wanted.conditioning["class_labels"])
 
 
-@pytest.mark.parametrize("parts, world", [(2, 1), (1, 2), (3, 2)])
-def test_any_split_gets_the_same(parts, world):
-    whole, split = feed(40, 2), [feed(40, 2, parts=parts, rank=r, world=world) for r in range(world)]
+@pytest.mark.parametrize("micro_batches, world", [(2, 1), (1, 2), (3, 2)])
+def test_any_split_gets_the_same(micro_batches, world):
+    whole, split = (
+        stream(40, 2),
+        [stream(40, 2, micro_batches=micro_batches, rank=r, world=world) for r in range(world)],
+    )
     for update in range(40):
-        (wanted,) = whole.of_update(update)
-        columns = [list(one.of_update(update)) for one in split]
-        got = torch.cat([columns[rank][part].target for part in range(parts) for rank in range(world)])
+        (wanted,) = whole.read_update(update)
+        columns = [list(one.read_update(update)) for one in split]
+        got = torch.cat([columns[rank][k].target for k in range(micro_batches) for rank in range(world)])
         assert torch.equal(got, wanted.target)
 
 
