@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, describe_reason
 
+
+INDEX_NAME = "model_index.json"
 
 # Pictures with more pixels than this are not decompressed: a few kilobytes can hold gigabytes.
 MOST_PIXELS = 64_000_000
@@ -40,37 +42,31 @@ def check_model_files(folder: Path, flag: str, trust_remote_code: bool):
             # Shards lie beside their index; a separator in a name can only lead elsewhere.
             if not isinstance(name, str) or {"/", "\\"} & set(name):
                 raise InputError(f"{flag}: {path.relative_to(folder)} names {name}, which leads out of the folder")
-    index = read_json(folder / "model_index.json", flag)
-    if not trust_remote_code and (name := find_code(index, folder)):
+    name = find_code(read_json(folder / INDEX_NAME, flag), folder)
+    if name and not trust_remote_code:
         raise InputError(f"{flag} would run code of its own ({name}); if you trust it, give --trust_remote_code")
 
 
 def find_code(index: dict, folder: Path) -> str | None:
     """What of a pipeline is made by Python files in its folder, if anything is."""
     for name, value in index.items():
-        library = value[0] if isinstance(value, list) and value else None
-        if not isinstance(library, str):
-            continue
-        file = folder / f"{library}.py" if name == "_class_name" else folder / name / f"{library}.py"
-        if file.exists():
-            return str(file.relative_to(folder))
+        place = Path() if name == "_class_name" else Path(name)
+        if isinstance(value, list) and value and isinstance(value[0], str):
+            file = place / f"{value[0]}.py"
+            if (folder / file).exists():
+                return str(file)
     return None
 
 
 def read_json(path: Path, flag: str) -> dict:
     """The object in a JSON file."""
-    where = ""
     try:
         # An editor may have marked the encoding.
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-        if isinstance(content, dict):
-            return content
     except OSError as error:
-        where = f" ({error.strerror})"
-    except json.JSONDecodeError as error:
-        where = f" (line {error.lineno})"
-    except UnicodeDecodeError:
-        where = " (not UTF-8)"
-    except (ValueError, RecursionError):
-        pass
-    raise InputError(f"{flag}: {path.name} is not a JSON object{where}")
+        raise InputError(f"{flag}: {path.name} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{flag}: {path.name} is not a JSON object ({describe_reason(error)})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{flag}: {path.name} is not a JSON object")
+    return content

@@ -1,28 +1,26 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import diffusers
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import replace_example_docstring
 from diffusers.utils.torch_utils import randn_tensor
-from huggingface_hub import create_repo, upload_folder
+from huggingface_hub import create_repo
 
 from ..schedulers import ProgressiveDistillationScheduler
 from ..schedulers.scheduling_progressive_distillation import METADATA_KEY
 from .arguments import (
-    OUTPUT_TYPES,
     as_labels,
     check_count,
     check_generator,
     check_latents,
-    check_prediction,
+    check_outputs,
     check_scale,
-    check_tensor_inputs,
     replaced_latents,
     step_options,
 )
@@ -138,17 +136,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         # A number beside names is a label, not a class of that name.
         return [(ids[n] if n in ids else int(n)) if isinstance(n, str) else n for n in names]
 
-    def check_inputs(
-        self,
-        batch_size,
-        class_labels,
-        num_inference_steps,
-        generator,
-        latents,
-        output_type,
-        tensor_inputs,
-        guidance_scale=1.0,
-    ):
+    def check_inputs(self, batch_size, class_labels, num_inference_steps, generator, latents, guidance_scale=1.0):
         """Raise `ValueError` for arguments of `__call__` that do not fit the model or each other."""
         check_count("batch_size", batch_size)
         if num_inference_steps is not None:
@@ -157,15 +145,11 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             raise ValueError("this model was not distilled to a number of steps: pass `num_inference_steps`")
         check_generator(generator, batch_size)
         check_latents(latents, self.latents_shape(batch_size))
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"`output_type` must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
-        check_tensor_inputs(tensor_inputs, self._callback_tensor_inputs)
         if self.is_conditional and class_labels is None:
             raise ValueError("this model is class-conditional: pass `class_labels`")
         if class_labels is not None and not self.is_conditional:
             raise ValueError("`class_labels` were passed, but this model has no classes")
         check_scale(guidance_scale, self.guidance_scale, self.null_label is not None)
-        check_prediction(self.scheduler)
 
     def latents_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Shape of the noise that sampling starts from."""
@@ -272,16 +256,8 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         """
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        self.check_inputs(
-            batch_size,
-            class_labels,
-            num_inference_steps,
-            generator,
-            latents,
-            output_type,
-            callback_on_step_end_tensor_inputs,
-            guidance_scale,
-        )
+        check_outputs(output_type, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        self.check_inputs(batch_size, class_labels, num_inference_steps, generator, latents, guidance_scale)
         device, scheduler = self._execution_device, self.scheduler
         labels = self.prepare_class_labels(class_labels, batch_size, device)
         generator = list(generator) if isinstance(generator, tuple) else generator
@@ -299,7 +275,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
                 callback_kwargs = dict.fromkeys(callback_on_step_end_tensor_inputs or (), latents)
                 latents = replaced_latents(callback_on_step_end(self, index, timestep, callback_kwargs), latents)
 
-        images = latents if output_type == "latent" else self.decode(latents, output_type)
+        images = self.decode(latents, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -315,11 +291,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
 
     def decode(self, latents: torch.Tensor, output_type: str):
         """The finished images of the asked type from samples in [-1, 1]: the only place where anything is clamped."""
-        images = (latents / 2 + 0.5).clamp(0, 1)
-        if output_type == "pt":
-            return images
-        images = images.float().cpu().permute(0, 2, 3, 1).numpy()
-        return self.numpy_to_pil(images) if output_type == "pil" else images
+        return VaeImageProcessor().postprocess(latents, output_type)
 
     def save_pretrained(
         self,
@@ -347,45 +319,9 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             scheduler = ProgressiveDistillationScheduler.from_config(scheduler.config)
         save_pipeline(self.unet, scheduler, save_directory, safe_serialization, variant, max_shard_size)
         if push_to_hub:
-            self._push_folder(save_directory, kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        create_pr: bool = False,
-        safe_serialization: bool = True,
-        variant: str | None = None,
-    ) -> str:
-        """
-        Upload the pipeline to the Hub, in the stored form of [`save_pipeline`]. The repository's README is left alone.
-
-        Args:
-            repo_id (`str`): Name of the repository, with its organization if it belongs to one.
-            commit_message, private, token, create_pr, safe_serialization, variant: As
-                [`~utils.PushToHubMixin.push_to_hub`].
-
-        Returns:
-            `str`: The URL of the commit.
-        """
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
-            return self._push_folder(
-                folder, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr
-            )
-
-    @staticmethod
-    def _push_folder(folder, repo_id, commit_message=None, private=None, token=None, create_pr=False) -> str:
-        repo_id = create_repo(repo_id, exist_ok=True, private=private, token=token).repo_id
-        return upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            commit_message=commit_message or "Upload ProgressiveDistillationPipeline",
-            token=token,
-            create_pr=create_pr,
-        ).commit_url
+            repo_id = kwargs.pop("repo_id", Path(save_directory).name)
+            where = {"private": kwargs.pop("private", None), "token": kwargs.get("token")}
+            self._upload_folder(save_directory, create_repo(repo_id, exist_ok=True, **where).repo_id, **kwargs)
 
 
 def register():

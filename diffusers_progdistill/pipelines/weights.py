@@ -1,209 +1,188 @@
-"""The weights of a network, read from its folder: they fit its config and are finite, or one line says why not."""
+"""A component of any class, made of its config and weights: they fit each other, or one line says why not."""
 
-import json
+import contextlib
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import UNet2DModel
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.models.model_loading_utils import load_state_dict
 from diffusers.utils import logging as diffusers_logging
 
 from ..errors import InputError, describe_reason
+from ..trust import read_json
+from .source import ModelSource
 
 
 logger = logging.getLogger(__name__)
 
 STEM = "diffusion_pytorch_model"
+# Whole or a shard, with the variant in it, if any.
+WEIGHTS_FILE = re.compile(rf"{STEM}(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
 # What torch.compile, FSDP and activation checkpointing put into the middle of a weight's name.
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# How many names a message shows.
-SHOWN = 3
 
 
-def load_unet(
-    folder: Path, config: dict, what: str, variant: str | None = None, names_there: Callable[[], list[str]] = list
-) -> UNet2DModel:
+def load_network(kind: type[ModelMixin], folder: Path, source: ModelSource) -> ModelMixin:
     """
     The network in a folder, in single precision, frozen in nothing and in evaluation mode.
 
     Args:
-        folder (`Path`): Where the weights lie: safetensors or `.bin`, whole or in shards.
-        config (`dict`): The network's config.
-        what (`str`): What a message calls the model.
-        variant (`str`, *optional*): Which weights, for example `fp16`.
-        names_there (`Callable`, *optional*): Asked, if they are not there, for the names of files that were not
-            downloaded.
+        kind (`type`): Its class.
+        folder (`Path`): Where its config and weights lie: safetensors or `.bin`, whole or in shards.
+        source ([`ModelSource`]): What a message calls the model, and which variant of the weights is wanted.
 
     Raises:
         [`InputError`]: If there are none, they do not fit the config, or are not finite.
     """
-    unet = empty_unet(config, what)
-    state = read_weights(weight_files(folder, what, variant, names_there), what)
-    check_values(state, what)
-    state = renamed(state, unet, what)
-    unet.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
-    return unet.eval()
-
-
-def empty_unet(config: dict, what: str) -> UNet2DModel:
-    """The network of a config without weights; keys that no `UNet2DModel` has are told in one line."""
-    known = UNet2DModel._get_init_keys(UNet2DModel)
-    given = {k: v for k, v in config.items() if not k.startswith("_")}
-    if unknown := sorted(given.keys() - known - {"quantization_config"}):
-        logger.warning("%s: keys of its config that UNet2DModel does not know are ignored: %s", what, listed(unknown))
+    what = source.what
+    config = read_json(folder / "config.json", what)
+    if config.get("_class_name", kind.__name__) != kind.__name__:
+        raise InputError(f"{what} has a {config['_class_name']}: it must be a {kind.__name__}")
     if config.get("quantization_config"):
         raise InputError(f"{what} has quantized weights: give the model with weights in floating point")
-    verbosity = diffusers_logging.get_verbosity()
-    # What it would say of old names of options is of no use to who only reads a model.
-    diffusers_logging.set_verbosity_error()
     try:
         with init_empty_weights():
-            return UNet2DModel(**{k: v for k, v in given.items() if k in known})
+            network = build_from_config(kind, config, what)
     except Exception as error:  # the blocks raise many kinds for what is one thing to a user
-        raise InputError(f"{what} has a config that makes no UNet2DModel: {describe_reason(error)}") from error
+        raise InputError(f"{what} has a config that makes no {kind.__name__}: {describe_reason(error)}") from error
+    state = {}
+    for path in find_weights(folder, source):
+        state |= read_weights(path, what)
+    check_finite(state, what)
+    state = rename_weights(state, network, what)
+    check_fit(state, network, what)
+    network.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
+    return network.eval()
+
+
+def build_from_config(kind: type[ConfigMixin], config: dict, what: str) -> ConfigMixin:
+    """An object of a config; keys that its class does not know are told in one line. Raises what the class raises."""
+    with quiet_diffusers():
+        _, unknown, _ = kind.extract_init_dict(config)
+        made = kind.from_config({k: v for k, v in config.items() if k not in unknown})
+    if unknown:
+        names = listed(sorted(unknown))
+        logger.warning("%s: keys that %s does not know in its config are ignored: %s", what, kind.__name__, names)
+    return made
+
+
+@contextlib.contextmanager
+def quiet_diffusers():
+    """What it says of old names and unknown keys is of no use to who only reads a model."""
+    verbosity = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    try:
+        yield
     finally:
         diffusers_logging.set_verbosity(verbosity)
 
 
-def read_weights(paths: list[Path], what: str) -> dict[str, torch.Tensor]:
+def find_weights(folder: Path, source: ModelSource) -> list[Path]:
     """
-    The tensors of a network's files, as they are.
-
-    Raises:
-        [`InputError`]: If one cannot be read.
-    """
-    state = {}
-    for path in paths:
-        try:
-            # safetensors, or plain tensors unpickled with `weights_only`.
-            part = load_state_dict(str(path))
-        except Exception as error:  # a damaged or hostile file may raise anything
-            raise InputError(f"{what}: {path.name} cannot be read: {_reason(path, error)}") from error
-        if not isinstance(part, dict) or not all(torch.is_tensor(v) for v in part.values()):
-            inside = f": it holds {listed(map(str, part))}" if isinstance(part, dict) else ""
-            raise InputError(f"{what}: {path.name} is not a table of tensors{inside}; give the network's own weights")
-        state |= part
-    return state
-
-
-def _reason(path: Path, error: Exception) -> str:
-    with open(path, "rb") as file:
-        start = file.read(40)
-    if start.startswith(b"version https://git-lfs"):
-        return "it is the pointer to a file that was not downloaded; run `git lfs pull` in its folder"
-    cause = error.__cause__ or error.__context__ or error
-    while cause.__context__ is not None:
-        cause = cause.__context__
-    return describe_reason(cause)
-
-
-def weight_files(
-    folder: Path, what: str, variant: str | None = None, names_there: Callable[[], list[str]] = list
-) -> list[Path]:
-    """
-    The files of a variant of a network's weights; safetensors come first.
+    The files of the wanted variant of a network's weights; safetensors come first.
 
     Raises:
         [`InputError`]: If there are none, with the variants that there are.
     """
+    what, variant = source.what, source.variant
     middle = "" if variant is None else f".{variant}"
     for kind in ("safetensors", "bin"):
         for index in (f"{STEM}.{kind}.index{middle}.json", f"{STEM}{middle}.{kind}.index.json"):
             if (folder / index).is_file():
-                return _shards(folder / index, what)
+                return _find_shards(folder / index, what)
         if (folder / f"{STEM}{middle}.{kind}").is_file():
             return [folder / f"{STEM}{middle}.{kind}"]
-    others = find_variants([*(path.name for path in folder.iterdir() if path.is_file()), *names_there()])
-    name = f"weights of the variant {variant!r}" if variant else "weights"
-    if others - {None}:
-        named = " or ".join(f"--variant {v}" for v in sorted(others - {None}))
-        raise InputError(
-            f"{what} has no {name}" + (f", only others: give {named}" + (" or none" if None in others else ""))
-        )
-    if None in others:
-        raise InputError(f"{what} has no {name}: leave --variant out")
-    raise InputError(f"{what} has no {name}: there must be a {STEM}.safetensors or .bin in {folder.name}")
+    names = [*(path.name for path in folder.iterdir() if path.is_file()), *source.list_names(folder.name)]
+    variants = {match["variant"] for match in map(WEIGHTS_FILE.fullmatch, names) if match}
+    ways = [f"--variant {v}" for v in sorted(variants - {None})]
+    if not variants:
+        ways = [f"a {STEM}.safetensors or .bin in {folder.name}"]
+    elif None in variants:
+        ways.append("leave --variant out")
+    wanted = f"weights of the variant {variant!r}" if variant else "weights"
+    raise InputError(f"{what} has no {wanted}: give {' or '.join(ways)}")
 
 
-def find_variants(names: list[str]) -> set[str | None]:
-    """The variants of a network's weights among names of files; `None` is the plain one."""
-    pattern = re.compile(rf"{STEM}(?:\.(?P<before>[\w-]+?))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
-    found = [pattern.fullmatch(name) for name in names]
-    return {match["before"] for match in found if match}
-
-
-def _shards(index: Path, what: str) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{what}: {index.name} has no table of shards") from error
+def _find_shards(index: Path, what: str) -> list[Path]:
+    table = read_json(index, what).get("weight_map")
+    if not isinstance(table, dict):
+        raise InputError(f"{what}: {index.name} has no table of shards")
+    names = sorted(set(table.values()))
     if missing := [name for name in names if not (index.parent / name).is_file()]:
-        raise InputError(f"{what}: {index.name} names {listed(missing)}, which {_are(missing)} not there")
+        raise InputError(f"{what}: {index.name} names {listed(missing)}, not there")
     return [index.parent / name for name in names]
 
 
-def check_values(state: dict[str, torch.Tensor], what: str):
+def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
+    """
+    The tensors of a file, as they are.
+
+    Raises:
+        [`InputError`]: If it cannot be read, or holds something else.
+    """
+    try:
+        # safetensors, or plain tensors unpickled with `weights_only`.
+        state = load_state_dict(str(path))
+    except Exception as error:  # a damaged or hostile file may raise anything
+        cause = error
+        # What diffusers raises is of use for a file of git-lfs that was not pulled; else the first cause says more.
+        while cause.__context__ is not None and "git-lfs" not in str(cause):
+            cause = cause.__context__
+        raise InputError(f"{what}: {path.name} cannot be read: {describe_reason(cause)}") from error
+    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+        inside = f": it holds {listed(map(str, state))}" if isinstance(state, dict) else ""
+        raise InputError(f"{what}: {path.name} is not a table of tensors{inside}; give the network's own weights")
+    return state
+
+
+def check_finite(state: dict[str, torch.Tensor], what: str):
     """Refuse weights that are no numbers a network can be trained with."""
     if wrong := [name for name, tensor in state.items() if not tensor.is_floating_point()]:
         kind = str(state[wrong[0]].dtype).removeprefix("torch.")
-        raise InputError(f"{what}: weights must be floating point numbers, but {listed(wrong)} {_are(wrong)} {kind}")
+        raise InputError(f"{what}: weights must be floating point numbers, not {kind}: {listed(wrong)}")
     if wrong := [name for name, tensor in state.items() if not torch.isfinite(tensor.float()).all()]:
         raise InputError(f"{what}: {listed(wrong)} {_are(wrong)} not finite (NaN or infinity): the file is damaged")
 
 
-def renamed(state: dict[str, torch.Tensor], unet: UNet2DModel, what: str) -> dict[str, torch.Tensor]:
+def rename_weights(state: dict[str, torch.Tensor], network: ModelMixin, what: str) -> dict[str, torch.Tensor]:
     """
-    The tensors under the names that the network has for them: what wrappers put around names is taken off, and the
-    attention layers of 2022 (query, key, value, proj_attn) get their present ones.
-
-    Raises:
-        [`InputError`]: If names are missing or too many, or a shape is another.
+    The tensors under the names that the network has for them: what wrappers put around names is taken off, and what
+    stands before all of them (`module.`, `unet.`, ...), and layers of older releases get their present names.
     """
-    expected = unet.state_dict()
-    plain, taken = without_wrappers(state, {name.split(".")[0] for name in expected})
+    own = {name.split(".")[0] for name in network.state_dict()}
+    parts = [name.split(".") for name in state]
+    taken = {part for name in parts for part in name if part in WRAPPERS}
+    parts = [[part for part in name if part not in WRAPPERS] for name in parts]
+    while len(starts := {name[0] for name in parts}) == 1 and not starts & own and min(map(len, parts)) > 1:
+        taken |= starts
+        parts = [name[1:] for name in parts]
+    renamed = dict(zip(map(".".join, parts), state.values()))
+    if len(renamed) < len(state):
+        raise InputError(f"{what}: some weights are there twice, with and without {listed(sorted(taken))}")
     if taken:
-        if len(plain) < len(state):
-            raise InputError(f"{what}: some weights are there twice, with and without {listed(sorted(taken))}")
         logger.warning("%s: taken off the names of its weights: %s", what, listed(sorted(taken)))
-    unet._fix_state_dict_keys_on_load(plain)
-    problems = []
-    if missing := sorted(expected.keys() - plain.keys()):
+    network._fix_state_dict_keys_on_load(renamed)
+    return renamed
+
+
+def check_fit(state: dict[str, torch.Tensor], network: ModelMixin, what: str):
+    """Refuse weights of which names are missing or too many, or shapes are others."""
+    expected, problems = network.state_dict(), []
+    if missing := sorted(expected.keys() - state.keys()):
         problems.append(f"{listed(missing)} {_are(missing)} missing")
-    if unexpected := sorted(plain.keys() - expected.keys()):
+    if unexpected := sorted(state.keys() - expected.keys()):
         problems.append(f"{listed(unexpected)} {_are(unexpected)} not of this network")
-    shapes = [k for k in expected.keys() & plain.keys() if expected[k].shape != plain[k].shape]
-    if shapes := sorted(shapes):
-        first = shapes[0]
-        sizes = f"{first} is {_size(plain[first])} in the file and {_size(expected[first])} in the config"
-        more = f" and {len(shapes) - 1} more differ" if len(shapes) > 1 else ""
-        problems.append(sizes + more)
+    for name in sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)[:1]:
+        there, wanted = ("x".join(map(str, t.shape)) for t in (state[name], expected[name]))
+        problems.append(f"{name} is {there} in the file and {wanted} in the config")
     if problems:
         raise InputError(f"{what} has weights that do not fit its config: {'; '.join(problems)}")
-    return plain
 
 
-def without_wrappers(state: dict[str, torch.Tensor], first_parts: set[str]) -> tuple[dict, set[str]]:
-    """
-    Names without the parts of `WRAPPERS`, and without what stands before all of them (`module.`, `unet.`, ...), and
-    the parts that were taken off. `first_parts` are what the network's own names begin with.
-    """
-    names = {name: name.split(".") for name in state}
-    taken = {part for parts in names.values() for part in parts if part in WRAPPERS}
-    names = {name: [part for part in parts if part not in WRAPPERS] for name, parts in names.items()}
-    while names and all(len(parts) > 1 for parts in names.values()):
-        starts = {parts[0] for parts in names.values()}
-        if len(starts) != 1 or starts & first_parts:
-            break
-        taken |= starts
-        names = {name: parts[1:] for name, parts in names.items()}
-    return {".".join(parts): state[name] for name, parts in names.items()}, taken
-
-
-def listed(names, shown: int = SHOWN) -> str:
+def listed(names, shown: int = 3) -> str:
     """The first few names, and how many there are beside them."""
     names = list(names)
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
@@ -212,7 +191,3 @@ def listed(names, shown: int = SHOWN) -> str:
 
 def _are(names) -> str:
     return "is" if len(names) == 1 else "are"
-
-
-def _size(tensor: torch.Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"

@@ -3,6 +3,12 @@
 import math
 from dataclasses import dataclass
 
+import torch
+
+
+# The weights of z and m in what is the model output itself.
+OUTPUT = (0.0, 1.0)
+
 
 @dataclass(frozen=True)
 class DDIMStep:
@@ -10,7 +16,8 @@ class DDIMStep:
     One step of a grid from angle phi to angle phi_next: Python floats, so that a loop moves nothing to a device.
 
     Unclipped and without fresh noise a DDIM step is linear in the sample z and the model output m (the merged x for
-    `sample_epsilon`): `prev_sample = prev[0] z + prev[1] m` and `pred_original_sample = x[0] z + x[1] m`.
+    `sample_epsilon`): `prev_sample = prev[0] z + prev[1] m`, `pred_original_sample = x[0] z + x[1] m`, and the noise
+    in z is `epsilon[0] z + epsilon[1] m`. See [`combine`].
 
     `noise` is the standard deviation of the fresh noise of a step of Meng et al.'s (2022) stochastic sampler, which
     jumps beyond phi_next and noises back to it; 0 for plain DDIM.
@@ -22,6 +29,7 @@ class DDIMStep:
     sigma_next: float
     prev: tuple[float, float]
     x: tuple[float, float]
+    epsilon: tuple[float, float]
     noise: float = 0.0
 
     @classmethod
@@ -37,14 +45,31 @@ class DDIMStep:
         alpha_next, sigma_next = math.cos(angle_next), math.sin(angle_next)
         turn_cos, turn_sin = math.cos(angle - angle_next), math.sin(angle - angle_next)
         if prediction_type == "v_prediction":
-            prev, x = (turn_cos, -turn_sin), (alpha, -sigma)
+            prev, x, epsilon = (turn_cos, -turn_sin), (alpha, -sigma), (sigma, alpha)
         elif prediction_type == "epsilon":
-            prev, x = (alpha_next / alpha, -turn_sin / alpha), (1 / alpha, -sigma / alpha)
+            prev, x, epsilon = (alpha_next / alpha, -turn_sin / alpha), (1 / alpha, -sigma / alpha), OUTPUT
         else:
-            prev, x = (sigma_next / sigma, turn_sin / sigma), (0.0, 1.0)
+            prev, x, epsilon = (sigma_next / sigma, turn_sin / sigma), OUTPUT, (1 / sigma, -alpha / sigma)
         noise = 0.0
         if angle_jump is not None:
             # sigma_next^2 - (alpha_next/alpha_jump)^2 sigma_jump^2: what the jump's own noise leaves to be added.
             variance = math.sin(angle_next - angle_jump) * math.sin(angle_next + angle_jump)
             noise = math.sqrt(variance) / math.cos(angle_jump)
-        return cls(alpha, sigma, alpha_next, sigma_next, prev, x, noise)
+        return cls(alpha, sigma, alpha_next, sigma_next, prev, x, epsilon, noise)
+
+    def noise_std(self, eta: float) -> float:
+        """The standard deviation of the fresh noise: the step's own, or `eta` times that of ancestral sampling."""
+        # sigma_next^2/sigma^2 (1 - alpha^2/alpha_next^2), written with the sine of the turn so as not to cancel.
+        turn = self.sigma * self.alpha_next - self.alpha * self.sigma_next
+        sum_turn = self.sigma * self.alpha_next + self.alpha * self.sigma_next
+        variance = (self.sigma_next / (self.sigma * self.alpha_next)) ** 2 * turn * sum_turn
+        return self.noise or eta * math.sqrt(max(variance, 0.0))
+
+    def recombine(self, x: torch.Tensor, epsilon: torch.Tensor, std: float = 0.0) -> torch.Tensor:
+        """The sample at phi_next of this x and epsilon, but for fresh noise of `std` (formula 12 of DDIM's paper)."""
+        return self.alpha_next * x + math.sqrt(max(self.sigma_next**2 - std**2, 0.0)) * epsilon
+
+
+def combine(weights: tuple[float, float], z: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """The sample and the model output, each with its weight; see [`DDIMStep`]."""
+    return output if weights == OUTPUT else torch.add(z * weights[0], output, alpha=weights[1])

@@ -1,7 +1,4 @@
-from .scheduling_progressive_distillation import (
-    ProgressiveDistillationScheduler,
-    ProgressiveDistillationSchedulerOutput,
-)
+from .scheduling_progressive_distillation import ProgressiveDistillationScheduler
 
 
-__all__ = ["ProgressiveDistillationScheduler", "ProgressiveDistillationSchedulerOutput"]
+__all__ = ["ProgressiveDistillationScheduler"]

@@ -1,23 +1,18 @@
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
-from diffusers.configuration_utils import ConfigMixin, FrozenDict, register_to_config
-from diffusers.utils import BaseOutput, logging
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
-from ..processes.betas import (
-    NUM_TRAIN_TIMESTEPS,
-    NoiseSchedule,
-    add_noise,
-    get_velocity,
-    time_to_timestep,
-)
-from ..processes.prediction import check_prediction_type, from_sample, to_sample
-from ..processes.solvers import DDIMStep
-from .configs import check_variance_preserving, defaults_shared_with, in_present_words, resolve_betas
+from ..processes.betas import NUM_TRAIN_TIMESTEPS, NoiseSchedule, add_noise, get_velocity, time_to_timestep
+from ..processes.prediction import check_prediction_type, from_sample, merge_sample_epsilon
+from ..processes.solvers import DDIMStep, combine
+from .configs import resolve_betas, translate_config
 
 
 logger = logging.get_logger(__name__)
@@ -27,22 +22,6 @@ METADATA_KEY = "_progdistill"
 
 # How far, as a fraction of a step of the grid, a timestep may be from a grid entry and still be that entry.
 GRID_TOLERANCE = 1e-3
-
-
-@dataclass
-class ProgressiveDistillationSchedulerOutput(BaseOutput):
-    """
-    Output class for the scheduler's `step` function output.
-
-    Args:
-        prev_sample (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
-            Sample at the next, less noisy, entry of the grid; the next model input of the denoising loop.
-        pred_original_sample (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
-            The clean image predicted from the current sample.
-    """
-
-    prev_sample: torch.Tensor
-    pred_original_sample: torch.Tensor | None = None
 
 
 class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
@@ -74,8 +53,6 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
             Clip the predicted clean image in every step, as [`DDIMScheduler`] does.
         set_alpha_to_one (`bool`, defaults to `True`):
             Whether the last step goes to clean data; otherwise to the noise level of timestep 0.
-        steps_offset (`int`, defaults to 0):
-            Kept for other scheduler classes; this grid has no offset.
         prediction_type (`str`, defaults to `"v_prediction"`):
             `"epsilon"`, `"sample"`, `"v_prediction"` or `"sample_epsilon"` (twice the output channels: the paper's
             merged prediction of x and epsilon).
@@ -88,7 +65,8 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         sample_max_value (`float`, defaults to 1.0):
             The threshold value of the dynamic thresholding. Valid only when `thresholding=True`.
         timestep_spacing (`str`, defaults to `"trailing"`):
-            Only `"trailing"`: it makes other scheduler classes use the grid of this one. `from_config` sets it.
+            Only `"trailing"`: in the config it makes other scheduler classes use the grid of this one, whose own
+            default is another. `from_config` sets it.
         rescale_betas_zero_snr (`bool`, defaults to `False`):
             Whether to rescale the betas to zero terminal SNR. Not with `"epsilon"`, which says nothing about the image
             there.
@@ -97,7 +75,7 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         `ValueError`: For a prediction type, beta schedule or timestep spacing that is not one of the above.
     """
 
-    _compatibles = ["DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"]
+    _compatibles = [e.name for e in KarrasDiffusionSchedulers]
     order = 1
 
     # One implementation of dynamic thresholding for all of diffusers, so ours is that one.
@@ -113,7 +91,6 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         trained_betas: np.ndarray | list[float] | None = None,
         clip_sample: bool = False,
         set_alpha_to_one: bool = True,
-        steps_offset: int = 0,
         prediction_type: str = "v_prediction",
         thresholding: bool = False,
         dynamic_thresholding_ratio: float = 0.995,
@@ -146,7 +123,7 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         self.init_noise_sigma = 1.0
         self.num_inference_steps = None
         self.timesteps = torch.arange(num_train_timesteps - 1, -1, -1, dtype=torch.float32)
-        self._grid = self._steps = None
+        self._steps = self._step_index = self._begin_index = None
 
     @classmethod
     def from_config(cls, config=None, return_unused_kwargs=False, **kwargs):
@@ -162,17 +139,11 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             `ValueError`: If the config is of a scheduler without a variance preserving schedule.
         """
-        live = isinstance(config, FrozenDict)
         if isinstance(config, dict):
-            check_variance_preserving(config)
-            config = in_present_words(config)
-            config = {**defaults_shared_with(cls, config.get("_class_name")), **config}
-            config.update(timestep_spacing="trailing", steps_offset=0, _use_default_values=[])
-        made = super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
-        if live:
-            # What is made from a live scheduler carries the empty list; a file has no such key.
-            (made[0] if return_unused_kwargs else made).register_to_config(_use_default_values=[])
-        return made
+            config = {**translate_config(config, cls), "timestep_spacing": "trailing", "_use_default_values": []}
+            # Of grids with another spacing alone.
+            config.pop("steps_offset", None)
+        return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
 
     @property
     def num_trained_steps(self) -> int | None:
@@ -234,12 +205,12 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
                 f" images. Pass `num_inference_steps={trained}`."
             )
         angles = [self.schedule.angle(t) for t in grid]
-        self.num_inference_steps = len(grid)
-        self._grid = grid
         ends = [self._final_angle] * 2
         self._steps = list(map(self._make_step, angles, [*angles[1:], *ends], [*angles[2:], *ends]))
-        # Kept, so that no other tensor comes to lie in the same memory.
-        self._grid_memory = self.timesteps = torch.tensor(grid, dtype=torch.float32).to(device)
+        self.num_inference_steps = len(grid)
+        self.timesteps = torch.tensor(grid, dtype=torch.float32).to(device)
+        self._grid, self._entries = np.array(grid), self.timesteps.unbind()
+        self._step_index = self._begin_index = None
 
     def _make_step(self, angle: float, angle_next: float, angle_jump: float) -> DDIMStep:
         """The step to the next angle of the grid; `angle_jump` is the one after it."""
@@ -251,19 +222,58 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         jump = angle_jump if self.has_stochastic_sampler else None
         return DDIMStep.create(angle, angle_next, self.config.prediction_type, jump)
 
+    @property
+    def step_index(self) -> int | None:
+        """The index of the next step of a run over the grid; `None` before its first one."""
+        return self._step_index
+
+    @property
+    def begin_index(self) -> int | None:
+        """The index of a run's first step, if [`set_begin_index`] was told it."""
+        return self._begin_index
+
+    def set_begin_index(self, begin_index: int = 0):
+        """
+        Let a run begin at this entry of the grid, for example for image-to-image. Steps are counted up from there,
+        whatever timesteps they are called with.
+
+        Args:
+            begin_index (`int`, *optional*, defaults to 0):
+                The index of the first timestep.
+        """
+        self._begin_index, self._step_index = begin_index, None
+
+    def index_for_timestep(self, timestep: float | torch.Tensor) -> int | None:
+        """
+        The index of the entry of the grid that a timestep is; `None` if it is none.
+
+        Args:
+            timestep (`float` or `torch.Tensor`):
+                The timestep. One on a device is read, for which the host waits.
+        """
+        distances = np.abs(self._grid - float(timestep))
+        index = int(distances.argmin())
+        tolerance = GRID_TOLERANCE * self.config.num_train_timesteps / self.num_inference_steps
+        return index if distances[index] <= tolerance else None
+
     def _find_step(self, timestep: float | torch.Tensor) -> DDIMStep:
-        """The step that starts at `timestep`: of the grid if it is on it, else 1/N in t, at most to clean data."""
-        if torch.is_tensor(timestep):
-            # An element of `self.timesteps` is known by its place in that tensor's memory: no read from the device.
-            place = timestep.data_ptr() - self._grid_memory.data_ptr()
-            if 0 <= place < 4 * len(self._steps) and timestep.numel() == 1 and timestep.dtype == torch.float32:
-                return self._steps[place // 4]
-            timestep = timestep.item()
-        num_train = self.config.num_train_timesteps
-        distance, index = min((abs(t - timestep), i) for i, t in enumerate(self._grid))
-        if distance <= GRID_TOLERANCE * num_train / self.num_inference_steps:
-            return self._steps[index]
-        ends = [timestep - k * num_train / self.num_inference_steps for k in (1, 2)]
+        """
+        The step that starts at `timestep`, which counts as taken. A run in the order of the grid is counted up, so
+        that nothing is read from a device: where one begins was set, or the very entry of the grid comes that is due.
+        """
+        index = self._step_index or self._begin_index or 0
+        if self._begin_index is None and not (torch.is_tensor(timestep) and timestep.is_set_to(self._entries[index])):
+            timestep = float(timestep)
+            index = self.index_for_timestep(timestep)
+            if index is None:
+                return self._leave_grid(timestep)
+        # After the last step comes the first one of the next run.
+        self._step_index = (index + 1) % len(self._steps)
+        return self._steps[index]
+
+    def _leave_grid(self, timestep: float) -> DDIMStep:
+        """The step from a timestep that is not on the grid: 1/N in t, at most to clean data."""
+        ends = [timestep - k * self.config.num_train_timesteps / self.num_inference_steps for k in (1, 2)]
         # Timestep -1 is t = 0; a grid's own last step ends where the options say, and so does this one.
         angles = [self.schedule.angle(end) if end > -1 + 1e-9 else self._final_angle for end in ends]
         return self._make_step(self.schedule.angle(timestep), *angles)
@@ -278,7 +288,7 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         generator: torch.Generator | list[torch.Generator] | None = None,
         variance_noise: torch.Tensor | None = None,
         return_dict: bool = True,
-    ) -> ProgressiveDistillationSchedulerOutput | tuple:
+    ) -> DDIMSchedulerOutput | tuple:
         """
         One DDIM step to the next entry of the grid; the last one goes to clean data. With a model that was distilled
         for the stochastic sampler (Meng et al., 2022) it is DDIM to the entry after the next, and noise back to the
@@ -302,10 +312,10 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
             variance_noise (`torch.Tensor`, *optional*):
                 The fresh noise itself, in place of a generator.
             return_dict (`bool`, *optional*, defaults to `True`):
-                Whether to return a [`ProgressiveDistillationSchedulerOutput`] or a tuple.
+                Whether to return a [`~schedulers.scheduling_ddim.DDIMSchedulerOutput`] or a tuple.
 
         Returns:
-            [`ProgressiveDistillationSchedulerOutput`] or `tuple`: `prev_sample` and `pred_original_sample`.
+            [`~schedulers.scheduling_ddim.DDIMSchedulerOutput`] or `tuple`: `prev_sample` and `pred_original_sample`.
 
         Raises:
             `ValueError`: If `set_timesteps` was not called, both a generator and `variance_noise` are given, or `eta`
@@ -316,50 +326,39 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         if eta and self.has_stochastic_sampler:
             raise ValueError(f"`eta` must be 0, not {eta:g}: this model's sampler has its own noise")
         step = self._find_step(timestep)
-        clips = self.config.clip_sample or self.config.thresholding
         if self.config.prediction_type == "sample_epsilon":
-            model_output = to_sample(model_output, sample, step.alpha, step.sigma, "sample_epsilon")
+            model_output = merge_sample_epsilon(model_output, sample, step.alpha, step.sigma)
+        x = combine(step.x, sample, model_output)
+        clips = self.config.clip_sample or self.config.thresholding
         if eta > 0 or clips or step.noise > 0:
-            prev, x = self._clipped_or_noisy(
-                model_output, step, sample, eta, use_clipped_model_output, generator, variance_noise
-            )
+            epsilon = combine(step.epsilon, sample, model_output)
+            if clips:
+                x = self._clip(x)
+            if use_clipped_model_output:
+                epsilon = from_sample(x, sample, step.alpha, step.sigma, "epsilon")
+            std = step.noise_std(eta)
+            prev = step.recombine(x, epsilon, std)
+            if std > 0:
+                prev = prev + std * self._draw_noise(sample, generator, variance_noise)
         else:
-            prev = torch.add(sample * step.prev[0], model_output, alpha=step.prev[1])
-            x = model_output if step.x[0] == 0 else torch.add(sample * step.x[0], model_output, alpha=step.x[1])
+            prev = combine(step.prev, sample, model_output)
         if not return_dict:
             return prev, x
-        return ProgressiveDistillationSchedulerOutput(prev_sample=prev, pred_original_sample=x)
+        return DDIMSchedulerOutput(prev_sample=prev, pred_original_sample=x)
 
-    def _clipped_or_noisy(self, output, step, sample, eta, use_clipped, generator, variance_noise):
-        """The general DDIM step (formulas 12 and 16 of the DDIM paper) with clipping and fresh noise."""
-        kind = self.config.prediction_type
-        kind = "sample" if kind == "sample_epsilon" else kind
-        x = to_sample(output, sample, step.alpha, step.sigma, kind)
-        epsilon = output if kind == "epsilon" else from_sample(x, sample, step.alpha, step.sigma, "epsilon")
-        if kind == "v_prediction":
-            epsilon = step.alpha * output + step.sigma * sample
+    def _clip(self, x: torch.Tensor) -> torch.Tensor:
+        """The clean image clipped as the config asks."""
         if self.config.thresholding:
-            x = self._threshold_sample(x)
-        elif self.config.clip_sample:
-            x = x.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
-        if use_clipped:
-            epsilon = from_sample(x, sample, step.alpha, step.sigma, "epsilon")
-        # sigma_next^2/sigma^2 (1 - alpha^2/alpha_next^2), written with the sine of the turn so as not to cancel.
-        turn = step.sigma * step.alpha_next - step.alpha * step.sigma_next
-        sum_turn = step.sigma * step.alpha_next + step.alpha * step.sigma_next
-        variance = (step.sigma_next / (step.sigma * step.alpha_next)) ** 2 * turn * sum_turn
-        std = step.noise or eta * math.sqrt(max(variance, 0.0))
-        direction = math.sqrt(max(step.sigma_next**2 - std**2, 0.0))
-        prev = step.alpha_next * x + direction * epsilon
-        if std > 0:
-            if variance_noise is not None and generator is not None:
-                raise ValueError("pass only one of `generator` and `variance_noise`")
-            if variance_noise is None:
-                variance_noise = randn_tensor(
-                    sample.shape, generator=generator, device=sample.device, dtype=sample.dtype
-                )
-            prev = prev + std * variance_noise
-        return prev, x
+            return self._threshold_sample(x)
+        return x.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
+
+    def _draw_noise(self, sample: torch.Tensor, generator, variance_noise: torch.Tensor | None) -> torch.Tensor:
+        """The fresh noise of a step: the caller's, or drawn for the sample."""
+        if variance_noise is None:
+            return randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
+        if generator is not None:
+            raise ValueError("pass only one of `generator` and `variance_noise`")
+        return variance_noise
 
     def _angles(self, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         angles = self.schedule.angles(torch.as_tensor(timesteps, device=like.device)).flatten()

@@ -319,6 +319,18 @@ def test_push_to_hub_and_back(hub, tmp_path):
         np.testing.assert_array_equal(images(again), images(pipeline))
 
 
+@pytest.mark.parametrize("push", ["push_to_hub", "save_pretrained"])
+def test_a_push_keeps_the_readme(hub, push, tmp_path):
+    text = "---\nlicense: mit\n---\n\n# My model\n"
+    hub.add_repo("me/pushed", files={"README.md": text.encode()})
+    if push == "push_to_hub":
+        make().push_to_hub("me/pushed", commit_message="mine")
+    else:
+        make().save_pretrained(tmp_path, push_to_hub=True, repo_id="me/pushed", commit_message="mine")
+    readme = hub.repo("me/pushed").head.files["README.md"].content.decode()
+    assert "license: mit" in readme and "# My model" in readme
+
+
 def test_threads_share_a_pipeline():
     pipeline, made = make(), {}
     expected = images(pipeline)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusers_progdistill import ProgressiveDistillationScheduler
 
@@ -139,6 +140,68 @@ def test_own_timesteps_and_a_number_or_another_tensor_for_a_grid_entry():
     z, v = sample(), sample(1)
     a, b, c = (scheduler.step(v, t, z).prev_sample for t in (scheduler.timesteps[1], 200.5, torch.tensor(200.5)))
     assert torch.equal(a, b) and torch.equal(a, c)
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes the host wait for the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def landed(scheduler, timesteps):
+    """Where steps at these timesteps lead one after the other, and how often the host waited."""
+    z = sample()
+    with Reads() as reads:
+        for t in timesteps:
+            z = scheduler.step(0.5 * z, t, z).prev_sample
+    return z, reads.count
+
+
+@pytest.mark.parametrize("begin", [0, 2])
+@pytest.mark.parametrize(
+    "change, most_reads",
+    [
+        (lambda timesteps: timesteps, 1),
+        (lambda timesteps: timesteps.tolist(), 0),
+        (lambda timesteps: timesteps.clone(), 4),
+        (lambda timesteps: [t.expand(1) for t in timesteps], 4),
+    ],
+)
+def test_a_run_in_order_reads_nothing_from_the_device(begin, change, most_reads):
+    """It may begin in the middle, and follow another that did not end."""
+    scheduler, fresh = (ready(4, prediction_type="sample") for _ in range(2))
+    expected = sample()
+    for t in fresh.timesteps.tolist()[begin:]:
+        expected = fresh.step(0.5 * expected, t, expected).prev_sample
+    timesteps = change(scheduler.timesteps)[begin:]
+    for _ in range(2):
+        made, reads = landed(scheduler, timesteps)
+        assert torch.equal(made, expected) and reads <= most_reads
+        landed(scheduler, scheduler.timesteps[:3])
+
+
+def test_a_begin_that_is_set_counts_whatever_the_timesteps():
+    scheduler = ready(4, prediction_type="sample")
+    expected, _ = landed(scheduler, scheduler.timesteps.tolist()[1:])
+    scheduler.set_begin_index(1)
+    assert scheduler.begin_index == 1 and scheduler.step_index is None
+    for _ in range(2):
+        made, reads = landed(scheduler, scheduler.timesteps.clone()[1:])
+        assert torch.equal(made, expected) and reads == 0
+    scheduler.set_timesteps(4)
+    assert scheduler.begin_index is None and scheduler.index_for_timestep(scheduler.timesteps[3]) == 3
+    assert scheduler.index_for_timestep(700) is None
+
+
+def test_the_same_timestep_twice_is_the_same_step():
+    scheduler = ready(4, prediction_type="sample")
+    z = sample()
+    steps = [scheduler.step(0.5 * z, scheduler.timesteps[k], z).prev_sample for k in (1, 1, 2, 0, 1)]
+    assert torch.equal(steps[0], steps[1]) and torch.equal(steps[0], steps[4]) and not torch.equal(steps[2], steps[0])
 
 
 def test_add_noise_and_velocity_agree_with_ddim_at_integers_and_go_between_them():

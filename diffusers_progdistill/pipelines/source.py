@@ -1,0 +1,101 @@
+"""Where a model comes from: a pipeline's folder, found or downloaded, in which nothing runs unless it is trusted."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusers import DiffusionPipeline
+from huggingface_hub import HfApi, hf_hub_download
+
+from ..errors import InputError, describe_reason
+from ..trust import INDEX_NAME, check_model_files, read_json
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """
+    Where a model comes from, and how far it is trusted.
+
+    Attributes:
+        name (`str`): A diffusers pipeline folder, or a name on the Hub.
+        flag (`str`): What a message calls it, for example the option that named it.
+        cache_dir, token, revision, variant, trust_remote_code (*optional*): As [`~DiffusionPipeline.from_pretrained`].
+    """
+
+    name: str
+    flag: str = "model"
+    cache_dir: str | None = None
+    token: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def what(self) -> str:
+        """What a message calls the model."""
+        return f"{self.flag} {self.name}" if self.flag else self.name
+
+    @property
+    def place(self) -> dict:
+        """Where on the Hub, and in its cache, as the options of a download."""
+        return {"revision": self.revision, "cache_dir": self.cache_dir, "token": self.token}
+
+    def list_names(self, folder: str) -> list[str]:
+        """The names of a component's files on the Hub, as far as they can be asked for."""
+        if os.path.isdir(self.name):
+            return []
+        try:
+            paths = HfApi(token=self.token).list_repo_files(self.name, revision=self.revision)
+        except Exception:  # only a hint depends on it
+            return []
+        return [Path(path).name for path in paths if Path(path).parent.name in ("", folder)]
+
+
+def open_folder(
+    source: ModelSource,
+    check_index: Callable[[dict, str], None],
+    pipeline_class: type[DiffusionPipeline] = DiffusionPipeline,
+) -> tuple[Path, dict]:
+    """
+    The local folder of a pipeline and its index. One on the Hub is downloaded, but refused before if its index says
+    enough.
+
+    Args:
+        source ([`ModelSource`]): Which one.
+        check_index (`Callable`): `check_index(index, what)` raises [`InputError`] for pipelines that cannot be used.
+        pipeline_class (`type`): Chooses what is downloaded; it need not be the class that the index names.
+
+    Raises:
+        [`InputError`]: If there is none, it cannot be trusted, or `check_index` refuses it.
+    """
+    folder, what = Path(source.name), source.what
+    if folder.is_file():
+        raise InputError(f"{what} is a file: give a diffusers pipeline folder, or a name on the Hub")
+    if not folder.is_dir():
+        folder = _download(source, check_index, pipeline_class)
+    elif not (folder / INDEX_NAME).exists():
+        raise InputError(f"{what} has no {INDEX_NAME}: give a diffusers pipeline folder")
+    check_model_files(folder, what, source.trust_remote_code)
+    index = read_json(folder / INDEX_NAME, what)
+    check_index(index, what)
+    return folder, index
+
+
+def _download(source: ModelSource, check_index, pipeline_class: type[DiffusionPipeline]) -> Path:
+    name, what = source.name, source.what
+    if os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") != 1:
+        raise InputError(f"{what} is not a folder: give a diffusers pipeline folder")
+    options = {**source.place, "variant": source.variant, "trust_remote_code": source.trust_remote_code}
+    try:
+        check_index(read_json(Path(hf_hub_download(name, INDEX_NAME, **source.place)), what), what)
+        return Path(pipeline_class.download(name, **options))
+    except InputError:
+        raise
+    except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
+        raise InputError(f"{what} cannot be loaded from the Hub: {describe_reason(error)}") from error
+
+
+def find_place(folder: Path, name: str, config_name: str = "config.json") -> Path:
+    """The folder of a component. In checkpoints of 2022 it may be the pipeline's own."""
+    return folder / name if (folder / name).is_dir() or not (folder / config_name).exists() else folder
