@@ -22,9 +22,6 @@ NOT_SUPPORTED = {
 }
 _said: set[str] = set()
 
-# Bytes: a library's failed write on a disk with less free is put down to that.
-ALMOST_FULL = 1 << 20
-
 
 def say_once(key: str, text: str):
     """A notice that is given once in a process, however often its cause comes up."""
@@ -42,7 +39,7 @@ def writing(path: Path, temporary: Path | None = None):
     try:
         yield
     except BaseException as error:
-        reason = system_reason(error, path) if isinstance(error, Exception) else None
+        reason = find_system_reason(error) if isinstance(error, Exception) else None
         if temporary is not None:
             with contextlib.suppress(OSError):
                 shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink()
@@ -51,21 +48,16 @@ def writing(path: Path, temporary: Path | None = None):
         raise DiskError(f"{path} could not be written: {reason}") from error
 
 
-def system_reason(error: BaseException, path: Path) -> str | None:
-    """Why a write failed, if that is what an exception says. torch and safetensors have their own words for it."""
-    text = " ".join(str(error).split())
-    cause = error
-    while cause is not None:
-        if isinstance(cause, OSError):
-            return cause.strerror or str(cause)
-        cause = cause.__cause__ or cause.__context__
-    if number := re.search(r"os error (\d+)", text):
-        return os.strerror(int(number[1]))
-    is_writer = type(error).__name__ == "SafetensorError" or "inline_container" in text or "PytorchStream" in text
-    if not is_writer:
-        return None
-    is_full = shutil.disk_usage(path.parent).free < ALMOST_FULL
-    return os.strerror(errno.ENOSPC) if is_full else text[:150]
+def find_system_reason(error: BaseException | None) -> str | None:
+    """Why a write failed, in the system's words, if that is what an exception was raised for."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        # safetensors is written in Rust, and cites the system's number.
+        if number := re.search(r"os error (\d+)", str(error)):
+            return os.strerror(int(number[1]))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def flush(path: Path):

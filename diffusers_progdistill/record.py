@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from . import __version__
-from .disk import NOT_SUPPORTED, say_once, system_reason, write_json, writing
+from .disk import NOT_SUPPORTED, find_system_reason, say_once, write_json, writing
 from .errors import DiskError, InputError
 
 
@@ -139,7 +139,7 @@ def _take(lock: FileLock, folder: Path):
     except (NotImplementedError, OSError) as error:
         # A file that cannot be made ends the run; a lock that the file system does not have only protects it.
         if not Path(lock.lock_file).exists() or getattr(error, "errno", errno.ENOSYS) not in NOT_SUPPORTED:
-            raise DiskError(f"{lock.lock_file} could not be written: {system_reason(error, folder)}") from error
+            raise DiskError(f"{lock.lock_file} could not be written: {find_system_reason(error)}") from error
         say_once("lock", f"the file system of {folder} has no locks: make sure that no other run writes there")
 
 

@@ -2,9 +2,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..paths import resolve_paths
 from ..training.config import DistillationConfig, TeacherConfig
-from ..training.options import Valid, check_values, option
+from ..training.options import Options, Valid, option
 from .parsing import parse
 
 
@@ -16,7 +15,7 @@ SHARED = {"dataset_name": "digits", "report_to": "none"}
 
 
 @dataclass
-class DemoConfig:
+class DemoConfig(Options):
     """Options of `progdistill demo`."""
 
     output_dir: str = option("demo-digits", "Where everything is written.")
@@ -25,9 +24,6 @@ class DemoConfig:
         "Fraction of the updates and images; less is faster and worse.",
         Valid(lambda value: 0 < value <= 100, "a positive number up to 100"),
     )
-
-    def __post_init__(self):
-        resolve_paths(self)
 
 
 def teacher_config(folder: Path, scale: float = 1.0) -> TeacherConfig:
@@ -69,7 +65,7 @@ def chain_config(folder: Path, scale: float = 1.0) -> DistillationConfig:
 
 def main(argv: list[str]) -> int:
     config = parse(DemoConfig, argv, "progdistill demo", DESCRIPTION)
-    check_values(config)
+    config.check()
     folder = Path(config.output_dir)
     teacher, chain = teacher_config(folder, config.scale), chain_config(folder, config.scale)
     teacher.check(), chain.check()

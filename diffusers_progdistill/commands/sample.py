@@ -3,8 +3,7 @@ from pathlib import Path
 
 from ..disk import replace_file
 from ..errors import InputError
-from ..paths import resolve_paths
-from ..training.options import POSITIVE, Valid, check_values, option
+from ..training.options import POSITIVE, Options, Valid, option
 from .parsing import parse, split_target
 
 
@@ -17,7 +16,7 @@ PICTURE = Valid(
 
 
 @dataclass
-class SampleConfig:
+class SampleConfig(Options):
     """Options of `progdistill sample`."""
 
     num_images: int = option(64, "Number of images.", POSITIVE)
@@ -35,16 +34,13 @@ class SampleConfig:
     hub_token: str | None = option(None, "Token for private models; better given as HF_TOKEN.")
     trust_remote_code: bool = option(False, "Let code that comes with the model run.")
 
-    def __post_init__(self):
-        resolve_paths(self)
-
 
 def main(argv: list[str]) -> int:
     model, argv = split_target(argv)
     config = parse(SampleConfig, argv, "progdistill sample", DESCRIPTION)
     if model is None:
         raise InputError("give the model first: progdistill sample DIR")
-    check_values(config)
+    config.check()
     if not Path(config.output).absolute().parent.is_dir():
         raise InputError(f"--output {config.output} is in a folder that does not exist")
     sample(model, config)

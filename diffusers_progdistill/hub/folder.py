@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -10,7 +11,7 @@ from huggingface_hub.utils import disable_progress_bars
 from ..disk import put_in_place, replace_file, writing
 from ..errors import PublishError
 from ..record import list_students
-from .model_card import PICTURES, is_untouched, make_card
+from .model_card import PICTURES, find_free_name, is_untouched, make_card
 from .retries import RETRY_DELAYS, describe, is_transient, retry
 from .upload import CARD_NAME, commit_files, publish_student
 
@@ -88,14 +89,10 @@ class Publication:
 
     def _publish_waiting(self):
         """Publish in order; stop at the first student that fails."""
-        for name in list(self.waiting):
+        for name, files in list(self.waiting.items()):
+            publish = partial(publish_student, self.api, self.repo_id, self.folder / name, files)
             try:
-                retry(
-                    lambda name=name: publish_student(self.api, self.repo_id, self.folder / name, self.waiting[name]),
-                    self.log,
-                    self.retry_delays,
-                    self._giving_up.wait,
-                )
+                retry(publish, self.log, self.retry_delays, self._giving_up.wait)
             except Exception as error:
                 self.error = error
                 if not self._giving_up.is_set():
@@ -148,18 +145,13 @@ def publish_folder(
 
 def write_card(folder: Path, content: dict, steps: int | None = None) -> str:
     """
-    Write the card of a student, by default the last one, as the README.md of its chain's folder. One that this
-    function did not write is kept under another name.
-
-    Returns:
-        `str`: The card.
+    Write the card of a student, by default the last one, as the README.md of its chain's folder, and return it. One
+    that this function did not write is kept under another name.
     """
     text = str(make_card(folder, content, steps, **content.get("hub", {})))
     path = folder / CARD_NAME
     if path.exists() and not is_untouched(path.read_text(encoding="utf-8", errors="replace")):
-        number = 1
-        while (kept := folder / f"README.{number}.md").exists():
-            number += 1
+        kept = folder / find_free_name({p.name for p in folder.iterdir()})
         with writing(kept):
             put_in_place(path, kept)
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -2,14 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from ..errors import describe_reason
 
-
-T = TypeVar("T")
 
 # Seconds between attempts; about four minutes in all. The client's own retries come on top, but it makes none for
 # commits with large files nor for tags.
@@ -60,11 +57,11 @@ def describe(error: BaseException) -> str:
 
 
 def retry(
-    function: Callable[[], T],
+    function: Callable,
     log: Callable[[str], None] = print,
     retry_delays: tuple[float, ...] = RETRY_DELAYS,
     sleep: Callable[[float], bool | None] = time.sleep,
-) -> T:
+):
     """
     Call a function until it succeeds or fails for good, at most `len(retry_delays) + 1` times.
 

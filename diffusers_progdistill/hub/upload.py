@@ -1,13 +1,12 @@
 """One student on the Hub: the rights, the commit and the tag. Each can be repeated without doing anything twice."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from ..errors import InputError, describe_reason
-from .model_card import is_untouched
+from .model_card import find_free_name, is_untouched
 from .retries import RETRY_DELAYS, describe, find_response, retry
 
 
@@ -16,11 +15,7 @@ LARGE_FILES = (".safetensors", ".png")
 
 
 def open_repository(
-    model_id: str,
-    token: str | None = None,
-    private: bool | None = None,
-    license: str = "unknown",
-    log: Callable[[str], None] = print,
+    model_id: str, token: str | None = None, private: bool | None = None, license: str = "unknown"
 ) -> dict[str, str]:
     """
     Make sure that a repository exists and that this token may write to it, before anything expensive is done.
@@ -39,22 +34,20 @@ def open_repository(
     """
     api = HfApi(token=token)
 
-    def create() -> str:
+    def create() -> dict[str, str]:
         repo_id = api.create_repo(model_id, private=private or None, exist_ok=True).repo_id
         # `exist_ok` succeeds on other people's repositories too.
         api.auth_check(repo_id, write=True)
+        check_license(license)
         if private and not api.repo_info(repo_id).private:
             raise InputError(
                 f"--hub_private_repo: {repo_id} exists and is public; make it private in its settings, or give another"
                 " --hub_model_id"
             )
-        return repo_id
+        return {"repo_id": repo_id, "license": license}
 
     try:
-        repo_id = retry(create, log, RETRY_DELAYS[:5])
-        retry(lambda: check_license(license), log, RETRY_DELAYS[:5])
-    except InputError:
-        raise
+        return retry(create, retry_delays=RETRY_DELAYS[:5])
     except HFValidationError as error:
         raise InputError(f"--hub_model_id {model_id} is not a name on the Hub: {error}") from error
     except (HfHubHTTPError, OSError, RuntimeError) as error:
@@ -68,7 +61,6 @@ def open_repository(
                 " rights, or another name"
             )
         raise InputError(message) from error
-    return {"repo_id": repo_id, "license": license}
 
 
 def check_license(license: str):
@@ -85,12 +77,6 @@ def publish_student(api: HfApi, repo_id: str, folder: Path, card_files: dict[str
     """
     Put a student on `main` in one commit and tag that commit with its name. What is there already is not done again,
     so this may be called as often as needed; a tag that points at another model is moved.
-
-    Args:
-        api ([`~huggingface_hub.HfApi`]): With the token.
-        repo_id (`str`): Full name of the repository, which exists.
-        folder (`Path`): The student, `OUTPUT_DIR/steps-N`.
-        card_files (`dict[str, bytes]`): The card and its pictures.
     """
     tag = folder.name
     tags = {t.name for t in api.list_repo_refs(repo_id).tags}
@@ -116,10 +102,7 @@ def commit_files(api: HfApi, repo_id: str, files: dict[str, Path | bytes], messa
     if CARD_NAME in names:
         text = Path(api.hf_hub_download(repo_id, CARD_NAME, revision=head.sha)).read_bytes()
         if not is_untouched(text.decode("utf-8", errors="replace")):
-            number = 1
-            while f"README.{number}.md" in names:
-                number += 1
-            additions.append(CommitOperationAdd(f"README.{number}.md", text))
+            additions.append(CommitOperationAdd(find_free_name(names), text))
     for addition in additions:
         if addition.path_in_repo.endswith(LARGE_FILES):
             # One by one, since the client sends several in threads for which Python would wait at its end.

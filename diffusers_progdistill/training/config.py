@@ -5,8 +5,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from ..errors import InputError
-from ..paths import resolve_paths
-from .options import NOT_NEGATIVE, POSITIVE, SHARE, Valid, check_values, neutral_option, option, require
+from .options import NOT_NEGATIVE, POSITIVE, SHARE, Options, Valid, neutral_option, option
 from .trackers import tracker_names
 
 
@@ -24,11 +23,8 @@ ENOUGH_IMAGES = Valid(lambda value: value == 0 or value >= 4, "4 or more, or 0")
 
 
 @dataclass
-class TrainingConfig:
-    """What training a teacher and distilling one have in common."""
-
-    output_dir: str = neutral_option("progdistill-output", "Where everything is written.")
-    seed: int = option(0, "Seed of the weights, the order of the data, times and noise.", NOT_NEGATIVE)
+class DataOptions(Options):
+    """The images of a run or of an evaluation."""
 
     dataset_name: str | None = option(
         None, "'digits' (the 1,797 real 8x8 scans that scikit-learn ships), or the name of a data set on the Hub."
@@ -52,9 +48,18 @@ class TrainingConfig:
     background_color: str = option(
         "white", "The ground that transparent images are laid on: a colour's name or '#rrggbb'."
     )
-    random_flip: bool = option(False, "Flip images left to right with probability 0.5.")
     cache_dir: str | None = neutral_option(None, "Where downloaded models and data sets are kept.")
     hub_token: str | None = neutral_option(None, "Token for private models and data sets; better given as HF_TOKEN.")
+
+
+@dataclass
+class TrainingConfig(DataOptions):
+    """What training a teacher and distilling one have in common."""
+
+    output_dir: str = neutral_option("progdistill-output", "Where everything is written.")
+    seed: int = option(0, "Seed of the weights, the order of the data, times and noise.", NOT_NEGATIVE)
+
+    random_flip: bool = option(False, "Flip images left to right with probability 0.5.")
     dataloader_num_workers: int = neutral_option(
         0, "Processes that read images; 0 reads in the main process.", NOT_NEGATIVE
     )
@@ -105,9 +110,6 @@ class TrainingConfig:
     # Only teachers are trained with the one, and only students for the other.
     label_dropout, stochastic_sampler = 0.0, False
 
-    def __post_init__(self):
-        resolve_paths(self)
-
     def __setattr__(self, name, value):
         if "_frozen" in vars(self):
             raise FrozenInstanceError(f"{name} of a run's own options cannot be set")
@@ -120,8 +122,7 @@ class TrainingConfig:
 
     def check(self):
         """Raise [`InputError`] for values that cannot be right, whatever the model and the data."""
-        resolve_paths(self)
-        check_values(self)
+        super().check()
         if (self.dataset_name is None) == (self.train_data_dir is None):
             raise InputError("give the images by exactly one of --dataset_name and --train_data_dir")
         tracker_names(self.report_to, self.hub_token)
@@ -301,10 +302,10 @@ class DistillationConfig(ConversionConfig):
 
     def _check_stochastic_sampler(self):
         is_number = isinstance(self.start_steps, int)
-        require(self, "start_steps", is_number, "a number with --stochastic_sampler")
-        require(self, "end_steps", self.end_steps == self.start_steps, f"--start_steps {self.start_steps} too")
-        require(self, "stage_factor", self.stage_factor == 2, "2 with --stochastic_sampler")
-        require(self, "end_steps", self.end_steps > 1, "2 or more with --stochastic_sampler")
+        self.require("start_steps", is_number, "a number with --stochastic_sampler")
+        self.require("end_steps", self.end_steps == self.start_steps, f"--start_steps {self.start_steps} too")
+        self.require("stage_factor", self.stage_factor == 2, "2 with --stochastic_sampler")
+        self.require("end_steps", self.end_steps > 1, "2 or more with --stochastic_sampler")
 
     def check_steps(self):
         """Refuse numbers of steps of which one is not the other, doubled."""

@@ -18,6 +18,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 
+# accelerate has no public way to set these aside and take them up again; the caller's own `Accelerator` lives there.
 STATES = (AcceleratorState, PartialState, GradientState)
 # What accelerate sets for the process that it runs in.
 PREFIXES = ("ACCELERATE_", "FSDP_", "MASTER_", "XLA_")
@@ -31,77 +32,64 @@ def leave_process_group():
         torch.distributed.destroy_process_group()
 
 
-def _variables() -> dict[str, str]:
+def read_variables() -> dict[str, str]:
+    """The variables of the environment that accelerate may set."""
     return {k: v for k, v in os.environ.items() if k.startswith(PREFIXES) or k in NAMES}
 
 
-def _restore_variables(before: dict[str, str]):
-    for name in _variables().keys() - before.keys():
+def restore_variables(before: dict[str, str]):
+    """Set those variables as they were."""
+    for name in read_variables().keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
 
 
-def _settings() -> list[tuple]:
-    """What the process is set to, as pairs of a function and what gives it back."""
-    cudnn, own = torch.backends.cudnn, logging.getLogger("diffusers_progdistill")
-    flags = {name: getattr(cudnn, name) for name in ("deterministic", "benchmark", "allow_tf32")}
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    strict = torch.are_deterministic_algorithms_enabled()
-    return [
-        (torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()),
-        (torch.set_num_threads, torch.get_num_threads()),
-        (torch.set_default_dtype, torch.get_default_dtype()),
-        (torch.set_grad_enabled, torch.is_grad_enabled()),
-        (lambda on: torch.use_deterministic_algorithms(on, warn_only=warn_only), strict),
-        (lambda values: [setattr(cudnn, k, v) for k, v in values.items()], flags),
-        (random.setstate, random.getstate()),
-        (np.random.set_state, np.random.get_state()),
-        (own.setLevel, own.level),
-        (diffusers.utils.logging.set_verbosity, diffusers.utils.logging.get_verbosity()),
-        (_set_bars, _bars()),
-    ]
+def restore_states(before: list[dict]):
+    """Set accelerate's states as they were."""
+    for state, values in zip(STATES, before):
+        state._shared_state.clear()
+        state._shared_state.update(values)
 
 
-def _bars() -> list[bool]:
-    """Whether the bars of diffusers, of the Hub's client and of datasets are shown; a run has its own."""
-    datasets = sys.modules.get("datasets")
-    return [
-        diffusers.utils.logging.is_progress_bar_enabled(),
-        not huggingface_hub.utils.are_progress_bars_disabled(),
-        datasets is None or not datasets.are_progress_bars_disabled(),
-    ]
-
-
-def _set_bars(shown: list[bool]):
-    if shown[0]:
-        diffusers.utils.logging.enable_progress_bar()
+def restore_bars(hub: bool, of_datasets: bool):
+    """Show the bars of the Hub's client and of datasets again, which a run hides since it has its own."""
     with warnings.catch_warnings():
         # Who set them by the environment is told that this changes nothing.
         warnings.simplefilter("ignore")
-        if shown[1]:
+        if hub:
             huggingface_hub.utils.enable_progress_bars()
-        if shown[2] and "datasets" in sys.modules:
+        if of_datasets and "datasets" in sys.modules:
             sys.modules["datasets"].enable_progress_bars()
+
+
+def restore_settings_after(stack: contextlib.ExitStack):
+    """Have what the process is set to by now restored at the end."""
+    logger, messages = logging.getLogger("diffusers_progdistill"), diffusers.utils.logging
+    datasets = sys.modules.get("datasets")
+    stack.callback(restore_variables, read_variables())
+    stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+    stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+    stack.callback(random.setstate, random.getstate())
+    stack.callback(np.random.set_state, np.random.get_state())
+    stack.callback(logger.setLevel, logger.level)
+    stack.callback(messages.set_verbosity, messages.get_verbosity())
+    if messages.is_progress_bar_enabled():
+        stack.callback(messages.enable_progress_bar)
+    hub = not huggingface_hub.utils.are_progress_bars_disabled()
+    stack.callback(restore_bars, hub, datasets is None or not datasets.are_progress_bars_disabled())
 
 
 @contextlib.contextmanager
 def isolated():
     """
     Give a run accelerate's states afresh, and put back what was there before it: the states of the caller's own
-    `Accelerator`, the environment, the random generators, torch's flags, the filters of warnings, and what is shown of
-    messages and bars. What `accelerate launch` set in the environment counts in every run. Also a decorator.
+    `Accelerator`, the environment, the random generators, torch's settings, the filters of warnings, and what is shown
+    of messages and bars. What `accelerate launch` set in the environment counts in every run. Also a decorator.
     """
-    states, variables = [dict(state._shared_state) for state in STATES], _variables()
-    settings = _settings()
-    for state in STATES:
-        state._shared_state.clear()
-    try:
+    with contextlib.ExitStack() as stack:
+        restore_settings_after(stack)
+        stack.callback(restore_states, [dict(state._shared_state) for state in STATES])
+        for state in STATES:
+            state._shared_state.clear()
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             yield
-    finally:
-        for state, before in zip(STATES, states):
-            state._shared_state.clear()
-            state._shared_state.update(before)
-        _restore_variables(variables)
-        for restore, before in settings:
-            restore(before)

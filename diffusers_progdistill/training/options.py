@@ -3,10 +3,11 @@
 import functools
 import types
 from collections.abc import Callable
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from ..errors import InputError
+from ..paths import resolve_paths
 
 
 class Valid(NamedTuple):
@@ -38,6 +39,32 @@ def option(default: Any, help: str, valid: Valid | None = None, affects_weights:
 neutral_option = functools.partial(option, affects_weights=False)
 
 
+@dataclass
+class Options:
+    """What dataclasses of options have in common: paths mean what they mean in a shell, and values are checked."""
+
+    def __post_init__(self):
+        resolve_paths(self)
+
+    def check(self):
+        """Raise [`InputError`] for values that cannot be right, whatever they are given with."""
+        # They may have been set since.
+        resolve_paths(self)
+        for one in fields(self):
+            value, choices, valid = getattr(self, one.name), list_choices(one.type), one.metadata["valid"]
+            if value is None and one.default is None:
+                continue
+            if choices:
+                self.require(one.name, value in choices, f"one of {', '.join(choices)}")
+            if valid is not None:
+                self.require(one.name, valid.is_right(value), valid.what)
+
+    def require(self, name: str, is_right: bool, what: str):
+        """Raise [`InputError`] about an option unless its value is right."""
+        if not is_right:
+            raise InputError(f"--{name} must be {what}, not {getattr(self, name)}")
+
+
 def find_kind(annotation: Any) -> Any:
     """The type of an option's value when it is given: `int` of `int | None`."""
     if get_origin(annotation) in (Union, types.UnionType):
@@ -49,21 +76,3 @@ def list_choices(annotation: Any) -> tuple[str, ...]:
     """The words that an option may be, if it is a choice."""
     kind = find_kind(annotation)
     return get_args(kind) if get_origin(kind) is Literal else ()
-
-
-def check_values(config):
-    """Raise [`InputError`] for a value that its option cannot have, whatever the other options are."""
-    for one in fields(config):
-        value, choices, valid = getattr(config, one.name), list_choices(one.type), one.metadata["valid"]
-        if value is None and one.default is None:
-            continue
-        if choices:
-            require(config, one.name, value in choices, f"one of {', '.join(choices)}")
-        if valid is not None:
-            require(config, one.name, valid.is_right(value), valid.what)
-
-
-def require(config, name: str, is_right: bool, what: str):
-    """Raise [`InputError`] about an option unless its value is right."""
-    if not is_right:
-        raise InputError(f"--{name} must be {what}, not {getattr(config, name)}")

@@ -14,7 +14,7 @@ from ..errors import InputError, describe_reason
 from ..record import Record
 from .config import DistillationConfig, TrainingConfig
 from .launcher import PRECISION, is_asked, refuse_unsupported, resolve_accumulation, resolve_precision
-from .trackers import check_accepted, tracker_names
+from .trackers import tracker_names
 
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accele
         log_with=trackers or None,
         project_dir=None if logging_dir is None else str(logging_dir),
     )
-    check_accepted(accelerator, trackers)
     # Several processes would repeat each other's notices.
     if not accelerator.is_local_main_process:
         diffusers.utils.logging.set_verbosity_error()
