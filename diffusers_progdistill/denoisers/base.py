@@ -52,8 +52,10 @@ class Denoiser:
             conditioning (`Conditioning`): Rows by sample.
             network (`torch.nn.Module`, *optional*): The same network as a trainer has wrapped it.
         """
+        # A compiled network has no truth value.
+        network = self.network if network is None else network
         inputs = self.process.network_input(z, expand_like(level.angle, z))
-        return self.call_network(network or self.network, inputs, level.time, conditioning).to(z.dtype)
+        return self.call_network(network, inputs, level.time, conditioning).to(z.dtype)
 
     def to_x0(self, output: torch.Tensor, z: torch.Tensor, level: NoiseLevel) -> torch.Tensor:
         """The data that an output means. It is never clipped."""
