@@ -13,30 +13,15 @@ from .notices import clean, count, notice
 
 
 METADATA_NAMES = {"metadata.jsonl", "metadata.csv", "metadata.parquet"}
-# Formats of images that Pillow has no reader for. A plugin that registers one makes it readable.
-UNREADABLE = {
-    "HEIC": ".heic .heif .heics .heifs .hif",
+# Images that Pillow has no reader for, by what a notice calls them. A plugin that registers one makes it readable.
+RAW = ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl"
+OTHERS = ".heic .heif .hif .jxr .svg .svgz .eps .ps .wmf .emf .pdf .ai .psb .xcf .kra .hdr .dcm .nii .djvu .flif .bpg"
+UNREADABLE = {ending[1:].upper(): ending for ending in OTHERS.split()} | {
     "JPEG XL": ".jxl",
-    "JPEG XR": ".jxr .wdp .hdp",
-    "SVG": ".svg .svgz",
-    "EPS": ".eps .ps",
-    "WMF": ".wmf .emf .emz .wmz",
-    "PDF": ".pdf",
-    "Illustrator": ".ai",
-    "PSB": ".psb",
-    "XCF": ".xcf",
-    "Krita": ".kra",
     "OpenEXR": ".exr",
-    "Radiance HDR": ".hdr",
-    "DICOM": ".dcm .dicom",
-    "NIfTI": ".nii",
-    "DjVu": ".djvu .djv",
     "GPU texture": ".ktx .ktx2 .pvr .astc",
-    "FLIF": ".flif",
-    "BPG": ".bpg",
     "NumPy": ".npy .npz",
-    "camera RAW": ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw"
-    " .rw2 .rwl .sr2 .srf .srw .x3f",
+    "camera RAW": f"{RAW} .sr2 .srf .srw .x3f",
     "video": ".mp4 .mov .avi .mkv .webm .mpg .mpeg .m4v",
 }
 KINDS = UNREADABLE | {
@@ -110,15 +95,7 @@ def find_roots(root: Path) -> list[Path]:
 def list_folder(root: Path, flag: str, follow_links: bool = False) -> dict[str, list[str]]:
     """
     The files below a folder by their kind, as relative paths with `/`, in the order of their names. Real folders come
-    first and then those that links lead to, each once: neither cycles nor doubles.
-
-    Args:
-        root (`Path`): The folder.
-        flag (`str`): What a message calls it.
-        follow_links (`bool`, defaults to `False`): Whether links may lead out of the folder.
-
-    Raises:
-        [`InputError`]: If a link leads out of the folder and may not, or a folder cannot be read.
+    first and then those that links lead to, each once: neither cycles nor doubles. Links must not lead out of it.
     """
     files, seen, links, roots = defaultdict(list), set(), [""], find_roots(root)
     while links:

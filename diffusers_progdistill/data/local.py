@@ -16,12 +16,7 @@ UNPACK = "unpack the archive, and give the folder"
 
 
 def find_local(path: Path, config, flag: str) -> Found:
-    """
-    The images of a folder or of a table.
-
-    Raises:
-        [`InputError`]: If there are none, or what there is does not fit the options.
-    """
+    """The images of a folder or of a table; what there is must fit the options."""
     if not path.exists():
         raise InputError(f"{flag} does not exist: {RIGHT}")
     if path.is_file():
