@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .decode import Reading, parse_color
+from .decode import PLAIN, Reading, parse_color
 from .images import ImageData
 from .labels import Found, Labels
 from .local import find_local
@@ -67,9 +67,9 @@ def _find_digits() -> Found:
     return Found(list(arrays), Labels(scans.target.tolist(), {digit: str(digit) for digit in range(10)}))
 
 
-def load_digits(resolution: int = 8, center_crop: bool = True) -> ImageData:
+def load_digits() -> ImageData:
     """The embedded data set: scikit-learn's 1,797 scans of handwritten digits, 8x8 pixels of 17 gray levels."""
-    return _make_data(_find_digits(), resolution, Reading(center_crop=center_crop))
+    return _make_data(_find_digits(), None, PLAIN)
 
 
 def _make_data(found: Found, resolution: int | None, reading: Reading) -> ImageData:
