@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageColor, ImageOps
@@ -56,8 +57,7 @@ class Reading:
 PLAIN = Reading()
 
 
-@dataclass
-class Picture:
+class Picture(NamedTuple):
     """An image of mode `L` or `RGB`, and the kinds of [`Findings`] that apply to it."""
 
     image: Image.Image

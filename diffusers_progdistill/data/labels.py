@@ -3,9 +3,10 @@
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,11 +37,10 @@ class Labels:
         return kept
 
 
-@dataclass
-class Found:
+class Found(NamedTuple):
     """What a folder, a table or the Hub holds before any image is read: entries, and their labels if asked for."""
 
-    entries: object
+    entries: Sequence
     labels: Labels | None
 
 

@@ -4,9 +4,8 @@ import csv
 import json
 import os
 import unicodedata
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from ..errors import InputError
 from .notices import count, enumerate_names, explain, notice
@@ -15,16 +14,11 @@ from .notices import count, enumerate_names, explain, notice
 KEY = "file_name"
 
 
-@dataclass
-class Metadata:
+class Metadata(NamedTuple):
     """What the metadata say of each listed image, and the classes of the columns that name them themselves."""
 
-    rows: dict[str, dict] = field(default_factory=dict)
-    class_names: dict[str, list[str]] = field(default_factory=dict)
-
-    def list_columns(self) -> list[str]:
-        """All columns but the names of the files."""
-        return list(dict.fromkeys(column for row in self.rows.values() for column in row))
+    rows: dict[str, dict]
+    class_names: dict[str, list[str]]
 
 
 def read_metadata(root: Path, names: list[str], images: list[str], flag: str) -> Metadata:
@@ -37,7 +31,7 @@ def read_metadata(root: Path, names: list[str], images: list[str], flag: str) ->
         shown = enumerate_names(doubled)
         raise InputError(f"{flag} has several metadata files in one folder ({shown}): keep one of them")
     known = {unicodedata.normalize("NFC", name): name for name in images}
-    found, missing, repeated = Metadata(), [], []
+    found, missing, repeated = Metadata({}, {}), [], []
     for name in sorted(names, key=lambda name: (name.count("/"), name)):
         rows, class_names = _read_file(root / name, name, flag)
         for column, classes in class_names.items():
@@ -51,7 +45,7 @@ def read_metadata(root: Path, names: list[str], images: list[str], flag: str) ->
                 missing.append(file if isinstance(file, str) else f"row {number} of {name}")
             elif own.setdefault(image, row) != row:
                 repeated.append(image)
-        found.rows |= own
+        found.rows.update(own)
     if missing:
         notice(f"{flag}: skipped {count(len(missing), 'row')} of the metadata without such an image", missing)
     if repeated:
