@@ -14,13 +14,7 @@ OPTION = "--class_column"
 
 @dataclass(frozen=True)
 class TeacherClasses:
-    """
-    What a class-conditional network knows.
-
-    Attributes:
-        labels (`list[int]` or `None`): The labels it was trained with; `None` if nothing says that.
-        names (`dict[int, str]`): Their names, as far as it has any.
-    """
+    """The labels that a network was trained with, `None` if nothing says that, and the names that it has for them."""
 
     labels: list[int] | None
     names: dict[int, str]
@@ -28,15 +22,8 @@ class TeacherClasses:
 
 def match_classes(used: dict[int, str], has_names: bool, teacher: TeacherClasses) -> dict[int, int]:
     """
-    The teacher's label of each label of the data.
-
-    Args:
-        used (`dict[int, str]`): The labels that occur in the data, with their names or their number as text.
-        has_names (`bool`): Whether these are names.
-        teacher ([`TeacherClasses`]): What the teacher knows.
-
-    Raises:
-        [`InputError`]: If the teacher does not know one of them.
+    The teacher's label of each label that is `used` in the data, where it has a name (`has_names`) or its number as
+    text. What the teacher does not know is refused.
     """
     by_name = {name: label for label, name in teacher.names.items()}
     # A teacher of whole numbers may have them in any order: then the number is the name.
@@ -65,12 +52,7 @@ def spans(labels: list[int]) -> str:
 
 
 def fit_classes(data: ImageData, teacher: TeacherClasses):
-    """
-    Give the data the labels and names of the teacher, and say in one notice what is not as plain as it looks.
-
-    Raises:
-        [`InputError`]: If the teacher does not know one of the classes.
-    """
+    """Give the data the labels and names of the teacher, and say in one notice what is not as plain as it looks."""
     own_names = dict(enumerate(data.class_names or []))
     used = {label: own_names.get(label, str(label)) for label in data.known_labels}
     has_names = bool(own_names) and any(name != str(label) for label, name in used.items())

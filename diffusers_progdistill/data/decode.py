@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageColor, ImageOps
@@ -37,19 +38,15 @@ class NoImage(ValueError):
 
 @dataclass(frozen=True)
 class Reading:
-    """
-    How the entries of a data set become pictures.
+    """How the entries of a data set become pictures."""
 
-    Attributes:
-        source (`str`): The option that names the data, for messages.
-        background (`tuple[int, int, int]`): The ground that transparent pictures are laid on.
-        center_crop (`bool`): Crop the middle of pictures that are not square, or squeeze them.
-        memory_limit (`int`, *optional*): Bytes up to which decoded pictures are kept in memory. Default: 2 GiB.
-    """
-
+    # What a message calls the data set: the option that names it.
     source: str = "--dataset_name"
+    # The ground that transparent pictures are laid on.
     background: tuple[int, int, int] = WHITE
+    # Whether pictures that are not square are cropped or squeezed.
     center_crop: bool = True
+    # Bytes up to which decoded pictures are kept in memory, if not 2 GiB.
     memory_limit: int | None = None
 
     @property
@@ -60,8 +57,7 @@ class Reading:
 PLAIN = Reading()
 
 
-@dataclass
-class Picture:
+class Picture(NamedTuple):
     """An image of mode `L` or `RGB`, and the kinds of [`Findings`] that apply to it."""
 
     image: Image.Image
@@ -69,12 +65,7 @@ class Picture:
 
 
 def parse_color(name: str) -> tuple[int, int, int]:
-    """
-    The colour that `--background_color` names.
-
-    Raises:
-        [`InputError`]: If Pillow does not know it.
-    """
+    """The colour that `--background_color` names, if Pillow knows it."""
     try:
         return ImageColor.getrgb(str(name))[:3]
     except ValueError:
@@ -97,24 +88,12 @@ def quiet_pillow():
 
 def list_entries(column: Sequence, numbers: Sequence[int]) -> Iterator:
     """
-    Entries of a column or list one after the other; for one that cannot be looked up, what was raised.
-
-    They are looked up many at once: `datasets` takes longer to look a single one up than a small image takes to
-    decode.
+    Entries of a column or list one after the other. Many are looked up at once: `datasets` takes longer to look a
+    single one up than a small image takes to decode.
     """
     for first in range(0, len(numbers), READ_AT_ONCE):
         some = list(numbers[first : first + READ_AT_ONCE])
-        try:
-            yield from [column[n] for n in some] if isinstance(column, list) else list(column[some])
-        except Exception:  # of one of them
-            yield from (_look_up(column, number) for number in some)
-
-
-def _look_up(column: Sequence, number: int) -> object:
-    try:
-        return column[number]
-    except Exception as error:  # concerns this entry alone
-        return error
+        yield from (column[number] for number in some) if isinstance(column, list) else column[some]
 
 
 def name_entry(entry: object, number: int) -> str:
@@ -125,18 +104,9 @@ def name_entry(entry: object, number: int) -> str:
 
 def open_image(entry: object) -> Image.Image:
     """
-    Open an entry of a data set without reading its pixels.
-
-    Args:
-        entry (`dict`, `bytes`, `str`, `Path`, `PIL.Image.Image`, `np.ndarray`, `list`): What `datasets` holds
-            undecoded (bytes, or the path of a file), or the picture itself.
-
-    Raises:
-        [`NoImage`]: If the entry is empty.
-        `Exception`: Whatever Pillow raises, or what the entry itself is.
+    Open an entry of a data set without reading its pixels: what `datasets` holds undecoded (bytes, or the path of a
+    file), a picture or an array. Whatever is wrong with it is raised, [`NoImage`] if it is empty.
     """
-    if isinstance(entry, Exception):
-        raise entry
     if isinstance(entry, dict):
         content = entry.get("bytes")
         entry = entry.get("path") if content is None else bytes(content)
@@ -163,19 +133,7 @@ def is_gray(image: Image.Image, reading: Reading = PLAIN) -> bool:
 
 
 def read_picture(entry: object, reading: Reading = PLAIN) -> Picture:
-    """
-    Read an entry of a data set.
-
-    Args:
-        entry: As in [`open_image`].
-        reading ([`Reading`], *optional*): The ground of transparent pictures.
-
-    Returns:
-        [`Picture`]: What a viewer shows of its first page.
-
-    Raises:
-        `Exception`: Whatever is wrong with this entry.
-    """
+    """What a viewer shows of the first page of an entry, as in [`open_image`]; whatever is wrong with it is raised."""
     image = open_image(entry)
     try:
         hidden = find_transparency(image)

@@ -54,12 +54,7 @@ def _scale(values: np.ndarray, white: int) -> np.ndarray:
 
 
 def make_picture(values: np.ndarray) -> Image.Image:
-    """
-    An array of height, width and 1 to 4 channels as a picture.
-
-    Raises:
-        `ValueError`: If it is none.
-    """
+    """An array of height, width and 1 to 4 channels as a picture."""
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     is_picture = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in MODES)

@@ -1,7 +1,7 @@
 """The files of a folder: which are images or tables, which are left out, and where links may lead."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,40 +13,26 @@ from .notices import clean, count, notice
 
 
 METADATA_NAMES = {"metadata.jsonl", "metadata.csv", "metadata.parquet"}
-# Formats of images that Pillow has no reader for. A plugin that registers one makes it readable.
-UNREADABLE = {
-    "HEIC": ".heic .heif .heics .heifs .hif",
+# Images that Pillow has no reader for, by what a notice calls them. A plugin that registers one makes it readable.
+OTHERS = (
+    ".heic .heics .heif .heifs .hif .jxr .wdp .hdp .svg .svgz .eps .ps .wmf .emf .wmz .emz .pdf .ai .psb .xcf .kra"
+    " .hdr .dcm .dicom .nii .djvu .djv .flif .bpg .ktx .ktx2 .pvr .astc .npy .npz"
+)
+RAW = ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl"
+UNREADABLE = {ending[1:].upper(): ending for ending in OTHERS.split()} | {
     "JPEG XL": ".jxl",
-    "JPEG XR": ".jxr .wdp .hdp",
-    "SVG": ".svg .svgz",
-    "EPS": ".eps .ps",
-    "WMF": ".wmf .emf .emz .wmz",
-    "PDF": ".pdf",
-    "Illustrator": ".ai",
-    "PSB": ".psb",
-    "XCF": ".xcf",
-    "Krita": ".kra",
     "OpenEXR": ".exr",
-    "Radiance HDR": ".hdr",
-    "DICOM": ".dcm .dicom",
-    "NIfTI": ".nii",
-    "DjVu": ".djvu .djv",
-    "GPU texture": ".ktx .ktx2 .pvr .astc",
-    "FLIF": ".flif",
-    "BPG": ".bpg",
-    "NumPy": ".npy .npz",
-    "camera RAW": ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw"
-    " .rw2 .rwl .sr2 .srf .srw .x3f",
+    "camera RAW": f"{RAW} .sr2 .srf .srw .x3f",
     "video": ".mp4 .mov .avi .mkv .webm .mpg .mpeg .m4v",
 }
 KINDS = UNREADABLE | {
     "table": ".parquet .arrow",
+    # No data set of images by themselves, but somebody may take them for the labels of one.
+    "side table": ".csv .tsv .jsonl .ndjson .feather",
     "archive": ".zip .tar .tgz .tbz .tbz2 .txz .gz .bz2 .xz .zst .lz4 .7z .rar",
+    # Nobody's images: what lies beside them is not opened.
+    "text": ".txt .json .xml .yaml .yml .md .py .html .htm .log .toml .caption",
 }
-# Tables that are no data set of images by themselves, but that somebody may take for the labels of one.
-SIDE_TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".feather"}
-# Nobody's images: the text that lies beside them is not opened.
-TEXT_ENDINGS = {".txt", ".json", ".xml", ".yaml", ".yml", ".md", ".py", ".html", ".htm", ".log", ".toml", ".caption"}
 # Pillow registers these endings, but reads them only with another program or a handler that it does not bring.
 NOT_OPENED = {".eps", ".ps", ".wmf", ".emf", ".bufr", ".grib", ".h5", ".hdf", ".mpg", ".mpeg", ".pdf", ".palm"}
 # Formats that files without a known ending are recognised by.
@@ -73,73 +59,53 @@ def _read_kinds() -> dict[str, str]:
     return kinds | dict.fromkeys(images - NOT_OPENED, "image")
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
-
-
 def classify(name: str) -> str | None:
-    """What a file is by its name: a kind of files, or its ending; `None` where it is nobody's concern."""
+    """What a file is by its name; `None` where it is nobody's concern."""
     last, ending = name.rpartition("/")[2].lower(), os.path.splitext(name)[1].lower()
-    kind = _read_kinds().get(ending, ending)
-    if _is_hidden(name):
+    kind = _read_kinds().get(ending, "other")
+    if any(part.startswith(".") for part in name.split("/")):
         # `._` is the other half of a file that was copied from a Mac.
         return "hidden" if kind == "image" and not last.startswith("._") else None
     return "metadata" if last in METADATA_NAMES else kind
 
 
-def _classify_content(path: str, kind: str | None) -> str | None:
-    """The kind of a file, which is an image if nothing but its first bytes say so."""
-    if kind is None or kind in TEXT_ENDINGS or kind in SIDE_TABLES or not (kind == "" or kind.startswith(".")):
-        return kind
+def _looks_like_image(path: str) -> bool:
+    """Whether the first bytes of a file without a known ending are those of a common format."""
     try:
         with open(path, "rb") as file:
             head = file.read(16)
     except OSError:
-        return kind
-    accepts = [Image.OPEN[name][1] for name in COMMON_FORMATS if name in Image.OPEN]
-    return "image" if any(accept(head) for accept in accepts) else kind
-
-
-def find_roots(root: Path) -> list[Path]:
-    """Where the files of a folder may really lie: in it or, for a snapshot of the Hub's cache, among its blobs."""
-    real = root.resolve()
-    blobs = real.parent.parent / "blobs"
-    return [real, blobs] if real.parent.name == "snapshots" and blobs.is_dir() else [real]
+        return False
+    return any(Image.OPEN[name][1](head) for name in COMMON_FORMATS if name in Image.OPEN)
 
 
 def list_folder(root: Path, flag: str, follow_links: bool = False) -> dict[str, list[str]]:
     """
     The files below a folder by their kind, as relative paths with `/`, in the order of their names. Real folders come
-    first and then those that links lead to, each once: neither cycles nor doubles.
-
-    Args:
-        root (`Path`): The folder.
-        flag (`str`): What a message calls it.
-        follow_links (`bool`, defaults to `False`): Whether links may lead out of the folder.
-
-    Raises:
-        [`InputError`]: If a link leads out of the folder and may not, or a folder cannot be read.
+    first and then those that links lead to, each once: neither cycles nor doubles. Links must not lead out of it.
     """
-    files, seen, links, roots = defaultdict(list), set(), [""], find_roots(root)
+    files, seen, links, real = defaultdict(list), set(), [""], root.resolve()
+    # In the Hub's cache every file of a snapshot is a link into the repository's blobs.
+    places = [real, real.parent.parent / "blobs"] if real.parent.name == "snapshots" else [real]
     while links:
         start = links.pop(0)
         target = os.path.realpath(root / start)
         # A folder above would bring in everything beside this one.
-        if start and (target in seen or roots[0].is_relative_to(target)):
+        if start and (target in seen or real.is_relative_to(target)):
             files["repeated link"].append(start)
             continue
         for name in _walk(root, start, seen, flag):
-            path, is_link = f"{root}/{name}", os.path.islink(f"{root}/{name}")
-            is_folder, kind = os.path.isdir(path), classify(name)
-            real = Path(os.path.realpath(path)) if is_link and not follow_links else roots[0]
-            if not any(real.is_relative_to(place) for place in roots):
-                if kind in ("image", "table", "metadata") or (is_folder and not _is_hidden(name)):
+            path, kind = f"{root}/{name}", classify(name)
+            is_folder, is_link = os.path.isdir(path), os.path.islink(path)
+            end = Path(os.path.realpath(path)) if is_link and not follow_links else real
+            if not any(end.is_relative_to(place) for place in places):
+                if kind in ("image", "table", "metadata") or (is_folder and kind not in (None, "hidden")):
                     way_out = "give --follow_links, or put the file itself there"
                     raise InputError(f"{flag}: {clean(name)} leads out of the folder; {way_out}")
             elif is_folder:
                 links.append(name)
             elif os.path.isfile(path):
-                files[_classify_content(path, kind)].append(name)
+                files["image" if kind == "other" and _looks_like_image(path) else kind].append(name)
             elif is_link:
                 files["broken link"].append(name)
     return {kind: sorted(names) for kind, names in files.items() if kind is not None}
@@ -166,8 +132,7 @@ def _walk(root: Path, start: str, seen: set[str], flag: str) -> Iterator[str]:
 
 def say_what_is_left(files: dict[str, list[str]], flag: str):
     """One line for each kind of files that are left out."""
-    has_images = "image" in files
-    tables = [name for kind in ("table", *SIDE_TABLES) for name in files.get(kind, [])] if has_images else []
+    tables = [*files.get("table", []), *files.get("side table", [])] if "image" in files else []
     for kind, (noun, what) in LEFT_OUT.items():
         if names := tables if kind == "table" else files.get(kind):
             notice(f"{flag}: {count(len(names), noun)} {what}", names)
@@ -175,6 +140,9 @@ def say_what_is_left(files: dict[str, list[str]], flag: str):
 
 def describe_files(files: dict[str, list[str]]) -> str:
     """What there is instead of images, in words."""
-    kinds = sorted(files.items(), key=lambda item: len(item[1]), reverse=True)
+    by_ending = {"text", "side table", "other"}
+    counts: Counter[str] = Counter()
+    for kind, names in files.items():
+        counts.update(os.path.splitext(name)[1] if kind in by_ending else kind for name in names)
     # The endings of a stranger's files may be any text.
-    return clean(", ".join(f"{len(names):,} {kind or 'without an ending'}" for kind, names in kinds[:5]))
+    return clean(", ".join(f"{n:,} {kind or 'without an ending'}" for kind, n in counts.most_common(5)))

@@ -24,18 +24,12 @@ MOST_IN_A_ROW = 1000
 
 
 class Batch(NamedTuple):
-    """
-    Images as they are read anew.
+    """Images as they are read anew."""
 
-    Attributes:
-        images (`torch.Tensor` or `None`): `uint8`, of shape `(batch_size, channels, height, width)`; `None` if so many
-            in a row cannot be read that the data set must be gone.
-        labels (`torch.Tensor` or `None`): Their labels.
-        failed (`list[tuple[int, str, str]]`): Number, name and reason of those whose places others took.
-    """
-
+    # `uint8`; `None` if so many in a row cannot be read that the data set must be gone.
     images: torch.Tensor | None
     labels: torch.Tensor | None
+    # Number, name and reason of those whose places others took.
     failed: list[tuple[int, str, str]]
 
 
@@ -48,18 +42,10 @@ class ImageData(Dataset):
 
     Args:
         entries (`list` or `datasets.Column`): Files, bytes, arrays or pictures, see [`~data.decode.open_image`].
-        labels (`list[int]`, *optional*): A label for each.
+        labels (`list[int]`, *optional*), class_names (`list[str]`, *optional*): A label for each, and their names.
         channels (`int`): 1 for grayscale data, 3 for colour.
         resolution (`int`): Height and width that the images get.
-        class_names (`list[str]`, *optional*): Names of the classes.
-        reading ([`Reading`], *optional*): How entries become pictures.
-
-    Attributes:
-        num_classes (`int` or `None`): Number of classes, if there are labels.
-        findings ([`Findings`]): What was skipped or changed.
-
-    Raises:
-        [`InputError`]: If there is no readable image.
+        reading ([`Reading`], *optional*): How entries become pictures, and how many are kept in memory.
     """
 
     def __init__(
@@ -180,13 +166,12 @@ class ImageData(Dataset):
         labels = None if self.labels is None else self.labels[torch.as_tensor(used)]
         return Batch(torch.from_numpy(np.stack(rows)), labels, failed)
 
-    def noted(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        The images and labels of a batch; what could not be read of it is counted, and named where it is new.
+    def __getitem__(self, numbers: Sequence[int]) -> Batch:
+        """What a loader asks for that leaves batches as they are."""
+        return self.read(numbers)
 
-        Raises:
-            [`DiskError`]: If the data set is gone.
-        """
+    def noted(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The images and labels of a batch; what could not be read of it is counted, and named where it is new."""
         if batch.images is None:
             _, name, reason = batch.failed[-1]
             raise DiskError(f"{MOST_IN_A_ROW:,} images in a row could not be read, the last of them {name} ({reason})")

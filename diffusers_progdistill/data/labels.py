@@ -3,9 +3,10 @@
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,31 +21,26 @@ _WHOLE = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
 
 @dataclass
 class Labels:
-    """
-    Attributes:
-        values (`list[int | None]`): The label of each image; `None` where it has none.
-        names (`dict[int, str]`): The names of the classes by label. Whole numbers have none.
-    """
+    """The label of each image, `None` where it has none, and the names of the labels, unless they are numbers."""
 
-    values: list
+    values: list[int | None]
     names: dict[int, str]
 
     def drop_missing(self, place: str, row_name: Callable[[int], str]) -> list[int]:
         """Drop the images without a label, with a notice of them; the numbers of the others."""
         missing = [row_name(row) for row, value in enumerate(self.values) if value is None]
-        kept = [row for row, value in enumerate(self.values) if value is not None]
         if missing:
-            left = f"left out {count(len(missing), 'image')} of {len(self.values):,}"
-            notice(f"{place}: {left} without a label", missing)
+            of = f"{count(len(missing), 'image')} of {len(self.values):,}"
+            notice(f"{place}: left out {of} without a label", missing)
+        kept = [row for row, value in enumerate(self.values) if value is not None]
         self.values = [self.values[row] for row in kept]
         return kept
 
 
-@dataclass
-class Found:
+class Found(NamedTuple):
     """What a folder, a table or the Hub holds before any image is read: entries, and their labels if asked for."""
 
-    entries: object
+    entries: Sequence
     labels: Labels | None
 
 
@@ -53,17 +49,12 @@ def make_labels(
 ) -> Labels:
     """
     The labels that values of a column stand for. Whole numbers, in whatever type or spelling, keep their value; text
-    is numbered in the order of the alphabet; a column that has `names` of its own keeps its numbers.
+    is numbered in the order of the alphabet; a `ClassLabel` column, which has `names`, keeps its numbers. Nothing is
+    guessed: what is no label is refused.
 
     Args:
-        values (`list`): One an image, as Python or NumPy objects.
-        place (`str`): What a message calls the column.
-        row_name (`Callable[[int], str]`): What a message calls the row of a number.
-        names (`list[str]`, *optional*): The names of a `ClassLabel` column.
-        are_folders (`bool`, defaults to `False`): Whether the values are names of folders: `nan` is one.
-
-    Raises:
-        [`InputError`]: If a value is no label, or no image has one. Nothing is guessed.
+        values (`list`): One an image, as Python or NumPy objects; `nan` is none, unless they `are_folders`.
+        place (`str`), row_name (`Callable[[int], str]`): What a message calls the column, and the row of a number.
     """
     plain = list(values) if are_folders else [_to_plain(value) for value in values]
     if names is not None:
@@ -127,9 +118,6 @@ def read_class_folders(names: list[str], split_level: int | None, place: str) ->
     """
     The class of each image by its folder: the first level of folders below the splits, at any depth; `None` for images
     that lie beside the class folders. Folders that hold all the others are no classes.
-
-    Raises:
-        [`InputError`]: If there are no class folders, or only one.
     """
     paths = [name.split("/")[:-1] for name in names]
     if split_level is not None:

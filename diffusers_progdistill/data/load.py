@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..errors import InputError
-from .decode import Reading, parse_color
+from .decode import PLAIN, Reading, parse_color
 from .images import ImageData
-from .labels import Found
+from .labels import Found, Labels
 from .local import find_local
 from .sizes import look_at
 from .tables import find_on_hub
@@ -25,28 +24,10 @@ def load_data(
         channels (`int`, *optional*): What the UNet takes; the data must have as many.
         resolution (`int`, *optional*): Used where the config names none; else the images' own size.
         memory_limit (`int`, *optional*): Bytes up to which decoded images are kept in memory. Default: 2 GiB.
-
-    Raises:
-        [`InputError`]: If there is no such data set, it has no readable image, or its channels differ.
     """
-    background, resolution = parse_color(config.background_color), config.resolution or resolution
     source = _name_source(config)
-    if config.dataset_name == "digits":
-        if config.train_split not in (None, "train"):
-            raise InputError(f"--train_split {config.train_split}: the digits have no splits; leave it out")
-        data = load_digits(resolution or 8, config.center_crop)
-    else:
-        found, reading = find_images(config), Reading(source, background, config.center_crop, memory_limit)
-        names = dict(found.labels.names) if found.labels else {}
-        look = look_at(found.entries, reading)
-        data = ImageData(
-            found.entries,
-            found.labels and found.labels.values,
-            look.channels,
-            resolution or look.size,
-            [names[label] for label in range(len(names))] or None,
-            reading,
-        )
+    reading = Reading(source, parse_color(config.background_color), config.center_crop, memory_limit)
+    data = _make_data(find_images(config), config.resolution or resolution, reading)
     if channels is not None and data.channels != channels:
         kind = "grayscale images (1 channel)" if data.channels == 1 else "colour images (3 channels)"
         raise InputError(
@@ -66,21 +47,33 @@ def _name_source(config) -> str:
 def find_images(config) -> Found:
     """What the data set of a config holds; nothing is decoded."""
     path, source = Path(config.train_data_dir or config.dataset_name), _name_source(config)
+    if config.train_data_dir is None and config.dataset_name == "digits":
+        if config.train_split not in (None, "train"):
+            raise InputError(f"--train_split {config.train_split}: the digits have no splits; leave it out")
+        return _find_digits()
     if config.train_data_dir is not None or path.exists():
         return find_local(path, config, source)
     return find_on_hub(config, source)
 
 
-def load_digits(resolution: int = 8, center_crop: bool = True) -> ImageData:
-    """The embedded data set: scikit-learn's 1,797 scans of handwritten digits, 8x8 pixels of 17 gray levels."""
+def _find_digits() -> Found:
     try:
-        from sklearn import datasets
+        from sklearn.datasets import load_digits as load
     except ImportError:
-        raise InputError(
-            "--dataset_name digits needs scikit-learn: `pip install diffusers-progdistill[demo]`"
-        ) from None
-    scans = datasets.load_digits()
+        right = "`pip install diffusers-progdistill[demo]`"
+        raise InputError(f"--dataset_name digits needs scikit-learn: {right}") from None
+    scans = load()
     arrays = np.round(scans.images * (255 / 16)).astype(np.uint8)
-    entries = [Image.fromarray(array) for array in arrays] if resolution != 8 else list(arrays[:, None])
-    names = [str(digit) for digit in range(10)]
-    return ImageData(entries, scans.target, 1, resolution, names, Reading(center_crop=center_crop))
+    return Found(list(arrays), Labels(scans.target.tolist(), {digit: str(digit) for digit in range(10)}))
+
+
+def load_digits() -> ImageData:
+    """The embedded data set: scikit-learn's 1,797 scans of handwritten digits, 8x8 pixels of 17 gray levels."""
+    return _make_data(_find_digits(), None, PLAIN)
+
+
+def _make_data(found: Found, resolution: int | None, reading: Reading) -> ImageData:
+    """The images that were found, in the size that is asked for or that the first of them has."""
+    look, labels = look_at(found.entries, reading), found.labels
+    values, names = (None, None) if labels is None else (labels.values, list(labels.names.values()) or None)
+    return ImageData(found.entries, values, look.channels, resolution or look.size, names, reading)

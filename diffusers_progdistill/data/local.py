@@ -16,12 +16,7 @@ UNPACK = "unpack the archive, and give the folder"
 
 
 def find_local(path: Path, config, flag: str) -> Found:
-    """
-    The images of a folder or of a table.
-
-    Raises:
-        [`InputError`]: If there are none, or what there is does not fit the options.
-    """
+    """The images of a folder or of a table; what there is must fit the options."""
     if not path.exists():
         raise InputError(f"{flag} does not exist: {RIGHT}")
     if path.is_file():
@@ -68,7 +63,7 @@ def _find_images(root: Path, files: dict[str, list[str]], config, flag: str) -> 
 def _choose_images(names: list[str], wanted: str | None, flag: str) -> tuple[list[str], int | None]:
     """The images of the split, and the level of the folders that are splits."""
     level = find_split_level(names)
-    called = sorted({folder for folder in (name.split("/")[0] for name in names if "/" in name) if read_split(folder)})
+    called = sorted(folder for folder in {name.split("/")[0] for name in names if "/" in name} if read_split(folder))
     if level is None and called and wanted is not None:
         # Who asks for a split means these folders, and may mean one of another name beside them.
         level = 0
@@ -86,9 +81,10 @@ def _choose_images(names: list[str], wanted: str | None, flag: str) -> tuple[lis
 
 def _read_labels(names: list[str], level: int | None, metadata: Metadata | None, column: str, flag: str) -> Labels:
     """The labels of a column of the metadata, or of the class folders, which are the column `label`."""
-    place, columns = f"--class_column {column}", metadata.list_columns() if metadata else []
+    place, rows = f"--class_column {column}", metadata.rows if metadata else {}
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     if column in columns:
-        values = [metadata.rows[name].get(column) for name in names]
+        values = [rows[name].get(column) for name in names]
         return make_labels(values, place, names.__getitem__, metadata.class_names.get(column))
     if column != "label":
         has = f"one of {', '.join(columns)}" if metadata is not None else "it has no metadata"

@@ -4,8 +4,8 @@ import csv
 import json
 import os
 import unicodedata
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, TextIO
 
 from ..errors import InputError
 from .notices import count, enumerate_names, explain, notice
@@ -14,41 +14,24 @@ from .notices import count, enumerate_names, explain, notice
 KEY = "file_name"
 
 
-@dataclass
-class Metadata:
-    """
-    Attributes:
-        rows (`dict[str, dict]`): What the metadata say of a listed image, by its name.
-        class_names (`dict[str, list[str]]`): Of the columns that name their classes themselves.
-    """
+class Metadata(NamedTuple):
+    """What the metadata say of each listed image, and the classes of the columns that name them themselves."""
 
-    rows: dict[str, dict] = field(default_factory=dict)
-    class_names: dict[str, list[str]] = field(default_factory=dict)
-
-    def list_columns(self) -> list[str]:
-        """All columns but the names of the files."""
-        return list(dict.fromkeys(column for row in self.rows.values() for column in row))
+    rows: dict[str, dict]
+    class_names: dict[str, list[str]]
 
 
 def read_metadata(root: Path, names: list[str], images: list[str], flag: str) -> Metadata:
     """
-    Read all metadata files of a folder; each speaks of files in its own folder and below, and the deepest has the last
-    word. Rows without a file are counted in a notice.
-
-    Args:
-        root (`Path`): The folder.
-        names, images (`list[str]`): The metadata files and the images in it.
-        flag (`str`): What a message calls it.
-
-    Raises:
-        [`InputError`]: If a file cannot be read, has no column `file_name`, or names files outside the folder.
+    Read all metadata files of a folder, `names`; each speaks of files in its own folder and below, and the deepest has
+    the last word. Rows without a file are counted in a notice.
     """
     folders = [os.path.dirname(name) for name in names]
     if doubled := [name for name, folder in zip(names, folders) if folders.count(folder) > 1]:
         shown = enumerate_names(doubled)
         raise InputError(f"{flag} has several metadata files in one folder ({shown}): keep one of them")
     known = {unicodedata.normalize("NFC", name): name for name in images}
-    found, missing, repeated = Metadata(), [], []
+    found, missing, repeated = Metadata({}, {}), [], []
     for name in sorted(names, key=lambda name: (name.count("/"), name)):
         rows, class_names = _read_file(root / name, name, flag)
         for column, classes in class_names.items():
@@ -62,7 +45,7 @@ def read_metadata(root: Path, names: list[str], images: list[str], flag: str) ->
                 missing.append(file if isinstance(file, str) else f"row {number} of {name}")
             elif own.setdefault(image, row) != row:
                 repeated.append(image)
-        found.rows |= own
+        found.rows.update(own)
     if missing:
         notice(f"{flag}: skipped {count(len(missing), 'row')} of the metadata without such an image", missing)
     if repeated:
@@ -82,9 +65,12 @@ def _find_place(metadata: str, file: str, flag: str) -> str:
 
 def _read_file(path: Path, name: str, flag: str) -> tuple[list[dict], dict[str, list[str]]]:
     """The rows of one file, and the class names of its columns."""
-    read = {".parquet": _read_parquet, ".csv": _read_csv, ".jsonl": _read_lines}[path.suffix.lower()]
     try:
-        rows, names = read(path)
+        if path.suffix.lower() == ".parquet":
+            rows, names = _read_parquet(path)
+        else:
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                rows, names = _read_csv(file) if path.suffix.lower() == ".csv" else _read_lines(file), {}
     except Exception as error:  # csv, json, pyarrow and the codec raise a dozen kinds for what is one thing to a user
         raise InputError(f"{flag}: {name} cannot be read as metadata: {explain(error)}") from error
     if not any(KEY in row for row in rows):
@@ -102,19 +88,16 @@ def _read_parquet(path: Path) -> tuple[list[dict], dict[str, list[str]]]:
     return table.to_pylist(), {k: list(f.names) for k, f in features.items() if isinstance(f, datasets.ClassLabel)}
 
 
-def _read_csv(path: Path) -> tuple[list[dict], dict]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        head = file.readline()
-        file.seek(0)
-        # Spreadsheets of some languages write semicolons.
-        rows = list(csv.DictReader(file, delimiter=max(",;\t", key=head.count)))
-    # Cells beyond the last column have no name.
-    return [{k.strip(): v for k, v in row.items() if k is not None} for row in rows], {}
+def _read_csv(file: TextIO) -> list[dict]:
+    head = file.readline()
+    file.seek(0)
+    # Spreadsheets of some languages write semicolons. Cells beyond the last column have no name.
+    rows = csv.DictReader(file, delimiter=max(",;\t", key=head.count))
+    return [{key.strip(): value for key, value in row.items() if key is not None} for row in rows]
 
 
-def _read_lines(path: Path) -> tuple[list[dict], dict]:
-    with open(path, encoding="utf-8-sig") as file:
-        rows = [json.loads(line) for line in file if line.strip()]
+def _read_lines(file: TextIO) -> list[dict]:
+    rows = [json.loads(line) for line in file if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("not every line is an object")
-    return rows, {}
+    return rows

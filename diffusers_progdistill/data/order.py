@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from .images import Batch, ImageData
+from .images import ImageData
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,6 @@ class GlobalOrder(Sampler):
         self.num_images, self.layout, self.seed, self.stage = num_images, layout, seed, stage
         self.updates, self.first_update = updates, first_update
 
-    def __len__(self) -> int:
-        return (self.updates - self.first_update) * self.layout.micro_batches
-
     def __iter__(self) -> Iterator[list[int]]:
         per_epoch, epoch = self.num_images // self.layout.global_batch, None
         for update in range(self.first_update, self.updates):
@@ -54,29 +51,16 @@ class GlobalOrder(Sampler):
                 yield batch[self.layout.find_rows(micro_batch)].tolist()
 
 
-class _Reader(Dataset):
-    """The images as [`Batch`]es: what processes that read ahead cannot read must reach the one that counts it."""
-
-    def __init__(self, data: ImageData):
-        self.data = data
-
-    def __getitems__(self, numbers: list[int]) -> Batch:
-        return self.data.read(numbers)
-
-
 def make_loader(data: ImageData, order: GlobalOrder, num_workers: int) -> Iterator[tuple]:
     """Images and labels of `data` in the given order, read ahead by worker processes if there are any."""
     loader = DataLoader(
-        _Reader(data),
-        batch_sampler=order,
+        data,
+        # What comes next in the order is a batch already.
+        batch_size=None,
+        sampler=order,
         num_workers=num_workers,
-        collate_fn=_keep,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if num_workers else None,
     )
+    # What processes that read ahead cannot read is counted in this one.
     return map(data.noted, loader)
-
-
-def _keep(batch: Batch) -> Batch:
-    """What is read together is a batch already; worker processes need a function with a name."""
-    return batch

@@ -1,7 +1,7 @@
 """The one place that settles the size and the channels of the images, and that brings an image to that size."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,8 +14,7 @@ from .decode import Reading, is_gray, list_entries, open_image, quiet_pillow, re
 LOOKED_AT = 256
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """What a sample of the images says: their channels, and the shorter side of the first."""
 
     channels: int
@@ -25,21 +24,15 @@ class Look:
 def to_array(image: Image.Image, channels: int, resolution: int, center_crop: bool = True) -> np.ndarray:
     """A picture as bytes of shape `(channels, resolution, resolution)`: cropped or squeezed, antialiased."""
     image = image.convert("L" if channels == 1 else "RGB")
-    size = (resolution, resolution)
-    if image.size != size:
+    if image.size != (resolution, resolution):
         fit = ImageOps.fit if center_crop else Image.Image.resize
-        image = fit(image, size, Image.Resampling.BILINEAR)
+        image = fit(image, (resolution, resolution), Image.Resampling.BILINEAR)
     array = np.asarray(image)
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
 def look_at(entries: Sequence, reading: Reading, count: int = LOOKED_AT) -> Look:
-    """
-    Look at a sample of the images that covers the whole data set.
-
-    Raises:
-        [`InputError`]: If there is no image that can be read.
-    """
+    """Look at a sample of the images that covers the whole data set; refuse one without any that can be read."""
     quiet_pillow()
     gray, size = True, None
     numbers = range(0, len(entries), max(1, len(entries) // count))
@@ -62,12 +55,7 @@ def look_at(entries: Sequence, reading: Reading, count: int = LOOKED_AT) -> Look
 
 
 def parse_side(sample_size: object, owner: str) -> int | None:
-    """
-    Height and width of a network's images from its config's `sample_size`, a number or a list of one or two.
-
-    Raises:
-        [`InputError`]: If the images of the `owner` are not square.
-    """
+    """The side of the images of a network, its `owner`, by its config's `sample_size`; refuse what is not square."""
     sides = list(sample_size) if isinstance(sample_size, (list, tuple)) else [sample_size]
     if sides == [None]:
         return None
@@ -82,14 +70,8 @@ def parse_side(sample_size: object, owner: str) -> int | None:
 
 def settle(resolution: int | None, sample_size: object, owner: str) -> int | None:
     """
-    The size that a model's images have, or `None` where neither the option nor the model says one.
-
-    Args:
-        resolution (`int`, *optional*): The option `--resolution`.
-        sample_size, owner: Of the model's config, and what a message calls it: its option and value.
-
-    Raises:
-        [`InputError`]: If they contradict each other.
+    The size of a model's images by `--resolution` and the `sample_size` of its config, which must not contradict each
+    other; `None` where neither says one. The `owner` is what a message calls the model: its option and value.
     """
     side = parse_side(sample_size, owner)
     if None not in (resolution, side) and resolution != side:
@@ -102,19 +84,11 @@ def settle(resolution: int | None, sample_size: object, owner: str) -> int | Non
 
 def count_levels(side: int, most: int) -> int:
     """Levels of a network that halves an image between them: as many as its side allows, at most `most`."""
-    levels = 1
-    while levels < most and side % 2**levels == 0:
-        levels += 1
-    return levels
+    return next((levels for levels in range(1, most) if side % 2**levels), most)
 
 
 def check_levels(side: int, unet_config: Mapping, owner: str):
-    """
-    Refuse images that a network's levels cannot halve.
-
-    Raises:
-        [`InputError`]: With the nearest sizes that fit.
-    """
+    """Refuse images that a network's levels cannot halve, with the nearest sizes that fit."""
     factor = 2 ** (len(unet_config["block_out_channels"]) - 1)
     if side % factor:
         near = sorted({max(side // factor, 1) * factor, (side // factor + 1) * factor})

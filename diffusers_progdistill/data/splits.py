@@ -74,11 +74,8 @@ def choose_split(
     Args:
         splits (`list[str | None]`): The split of each; all the same, or of one name or none, are no splits.
         wanted (`str` or `None`): `--train_split`; `None` stands for train.
-        flag, noun (`str`): What a message calls the data set, and what it counts.
-        sizes (`list[int]`, *optional*): How many of these each entry is. Default: one.
-
-    Raises:
-        [`InputError`]: If there is no such split.
+        flag, noun (`str`), sizes (`list[int]`, *optional*): What a message calls the data set, what it counts, and how
+            many of these each entry is, if not one.
     """
     there = list(dict.fromkeys(split for split in splits if split is not None))
     asked = "train" if wanted is None else wanted

@@ -13,12 +13,7 @@ from .splits import choose_split, read_table_splits
 
 
 def find_on_hub(config, flag: str) -> Found:
-    """
-    The images of a data set on the Hub.
-
-    Raises:
-        [`InputError`]: If there is none, or it has no such split or column.
-    """
+    """The images of a split of a data set on the Hub."""
     import datasets
     from huggingface_hub import constants
 
@@ -34,17 +29,7 @@ def find_on_hub(config, flag: str) -> Found:
 
 
 def find_in_tables(root: Path, names: list[str], config, flag: str) -> Found:
-    """
-    The images of one or several tables, which are one data set if they have the same columns.
-
-    Args:
-        root (`Path`), names (`list[str]`): Their folder, and where in it they are.
-        config ([`TrainingConfig`]): The data set options.
-        flag (`str`): What a message calls the data set.
-
-    Raises:
-        [`InputError`]: If they cannot be read, differ, have no such column, or name files elsewhere.
-    """
+    """The images of one or several tables below a folder, which are one data set if they have the same columns."""
     import pyarrow.parquet as parquet
 
     columns = {name: _read_features(root / name, flag) for name in names}

@@ -11,6 +11,7 @@ from .trackers import tracker_names
 
 Weighting = Literal["snr", "truncated_snr", "snr_plus_one", "constant"]
 PredictionType = Literal["epsilon", "sample", "v_prediction", "sample_epsilon"]
+Precision = Literal["no", "fp16", "bf16"]
 LRScheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
 AT_LEAST_1 = Valid(lambda value: 1 <= value < float("inf"), "a number of at least 1")
@@ -36,18 +37,10 @@ class DataOptions(Options):
     train_split: str | None = option(None, "The split that is used. Default: train, if there are splits.")
     follow_links: bool = option(False, "Use images that links in the folder lead to, wherever they are.")
     image_column: str = option("image", "The column of the data set that holds the images.")
-    class_column: str | None = option(
-        None, "The column of the class labels (for class-conditional models); 'label' reads the class folders."
-    )
-    resolution: int | None = option(
-        None, "Height and width of the images. Default: what the model was made for.", POSITIVE
-    )
-    center_crop: bool = option(
-        True, "Crop the middle of images that are not square (default); otherwise they are squeezed to a square."
-    )
-    background_color: str = option(
-        "white", "The ground that transparent images are laid on: a colour's name or '#rrggbb'."
-    )
+    class_column: str | None = option(None, "The column of the class labels; 'label' reads the class folders.")
+    resolution: int | None = option(None, "Height and width of the images. Default: the model's.", POSITIVE)
+    center_crop: bool = option(True, "Crop the middle of images that are not square; otherwise they are squeezed.")
+    background_color: str = option("white", "The ground under transparent images: a colour's name or '#rrggbb'.")
     cache_dir: str | None = neutral_option(None, "Where downloaded models and data sets are kept.")
     hub_token: str | None = neutral_option(None, "Token for private models and data sets; better given as HF_TOKEN.")
 
@@ -60,52 +53,39 @@ class TrainingConfig(DataOptions):
     seed: int = option(0, "Seed of the weights, the order of the data, times and noise.", NOT_NEGATIVE)
 
     random_flip: bool = option(False, "Flip images left to right with probability 0.5.")
-    dataloader_num_workers: int = neutral_option(
-        0, "Processes that read images; 0 reads in the main process.", NOT_NEGATIVE
-    )
+    dataloader_num_workers: int = neutral_option(0, "Processes that read images; 0 is the main one.", NOT_NEGATIVE)
 
-    train_batch_size: int = neutral_option(
-        128, "Batch size per process and per accumulated part of an update.", POSITIVE
-    )
+    train_batch_size: int = neutral_option(128, "Images of a process in a micro-batch.", POSITIVE)
     gradient_accumulation_steps: int | None = neutral_option(
-        None, "Parts that an update's batch is split into. Default: what accelerate was told, else 1.", POSITIVE
+        None, "Micro-batches of an update. Default: what accelerate was told, else 1.", POSITIVE
     )
     gradient_checkpointing: bool = neutral_option(False, "Trade time for memory in the backward pass.")
     learning_rate: float = option(1e-4, "The highest learning rate.", POSITIVE)
-    lr_scheduler: LRScheduler = option(
-        "linear", "How the learning rate goes on after the warm-up; 'linear' and 'cosine' go to 0."
-    )
-    lr_warmup_steps: int = option(
-        0, "Updates over which the learning rate rises from 0; not with `constant`.", NOT_NEGATIVE
-    )
+    lr_scheduler: LRScheduler = option("linear", "The learning rate after the warm-up; 'linear' and 'cosine' go to 0.")
+    lr_warmup_steps: int = option(0, "Updates over which the rate rises from 0; not with `constant`.", NOT_NEGATIVE)
     adam_beta1: float = option(0.9, "Adam's decay of the mean of the gradient.", SHARE)
     adam_beta2: float = option(0.999, "Adam's decay of its square.", SHARE)
     adam_weight_decay: float = option(0.0, "Decoupled weight decay.", NOT_NEGATIVE)
     adam_epsilon: float = option(1e-8, "Adam's epsilon.", POSITIVE)
     max_grad_norm: float = option(1.0, "Norm that the gradient is clipped to.", POSITIVE)
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = option(
-        None, "Precision of the forward and backward passes. Default: what accelerate was told, else no."
+    mixed_precision: Precision | None = option(
+        None, "Precision of the passes. Default: what accelerate was told, else no."
     )
 
     report_to: str = neutral_option(
-        "tensorboard",
-        "Trackers of accelerate, several by commas: tensorboard, wandb, ...; all that are installed; or none.",
+        "tensorboard", "Trackers: tensorboard, wandb, ..., several by commas; all; or none."
     )
     logging_dir: str = neutral_option("logs", "Folder of the tracker, inside the output folder.")
     logging_steps: int = neutral_option(50, "Updates between two lines of metrics.jsonl.", POSITIVE)
-    checkpointing_steps: int = neutral_option(
-        500, "Updates between two checkpoints of the stage that is being trained.", POSITIVE
-    )
+    checkpointing_steps: int = neutral_option(500, "Updates between two checkpoints of a stage.", POSITIVE)
     checkpoints_total_limit: int = neutral_option(
-        2, "Checkpoints that are kept, the newest ones; those of a finished stage are deleted.", POSITIVE
+        2, "Newest checkpoints that are kept, until the stage ends.", POSITIVE
     )
     resume_from_checkpoint: str = neutral_option(
         "latest",
         "'latest' goes on from the newest checkpoint that is whole, or the name of one, such as steps-8-00000500.",
     )
-    dry_run: bool = neutral_option(
-        False, "Print the plan, with a time estimated from a few updates, and write nothing."
-    )
+    dry_run: bool = neutral_option(False, "Print the plan, with the time of a few updates, and write nothing.")
 
     # Only teachers are trained with the one, and only students for the other.
     label_dropout, stochastic_sampler = 0.0, False
@@ -154,11 +134,9 @@ class TeacherConfig(TrainingConfig):
     )
     learning_rate: float = option(2e-4, "The highest learning rate.", POSITIVE)
     lr_scheduler: LRScheduler = option(
-        "constant_with_warmup", "How the learning rate goes on after the warm-up; 'linear' and 'cosine' go to 0."
+        "constant_with_warmup", "The learning rate after the warm-up; 'linear' and 'cosine' go to 0."
     )
-    lr_warmup_steps: int = option(
-        1000, "Updates over which the learning rate rises from 0; not with `constant`.", NOT_NEGATIVE
-    )
+    lr_warmup_steps: int = option(1000, "Updates over which the rate rises from 0; not with `constant`.", NOT_NEGATIVE)
 
     def check(self):
         super().check()
@@ -182,16 +160,8 @@ class ConversionConfig(TrainingConfig):
     weighting: Weighting | None = option(
         None, "Weight of the error of x as a function of the noise level. Default: truncated_snr (snr for epsilon)."
     )
-    guidance_scale: float = option(
-        1.0,
-        "Fold classifier-free guidance of this scale into the students; 1 is none. Needs a null class.",
-        AT_LEAST_1,
-    )
-    conversion_updates: int = option(
-        50_000,
-        "Updates of the conversion stage, for a teacher on another schedule, another output or with guidance.",
-        POSITIVE,
-    )
+    guidance_scale: float = option(1.0, "Guidance that students learn; 1 is none. Needs a null class.", AT_LEAST_1)
+    conversion_updates: int = option(50_000, "Updates of the conversion stage, where there must be one.", POSITIVE)
     use_ema: bool = option(
         False, "Keep an average of each student's weights; it is what is saved and teaches the next stage."
     )
@@ -219,12 +189,8 @@ class DistillationConfig(ConversionConfig):
         " change its images. Default: auto (with --recipe paper 1024, on CIFAR-10 8192).",
         STEPS_OR_AUTO,
     )
-    end_steps: int = option(
-        4, "Number of sampling steps of the last student; --start_steps halves down to it.", POSITIVE
-    )
-    updates_per_stage: int = option(
-        50_000, "Updates of each student; twice as many for those of 2 steps and of 1.", POSITIVE
-    )
+    end_steps: int = option(4, "Sampling steps of the last student: --start_steps, halved again and again.", POSITIVE)
+    updates_per_stage: int = option(50_000, "Updates of a student; twice as many for 2 steps and for 1.", POSITIVE)
     stage_factor: int = option(
         2,
         "Steps of its teacher that a student's step replaces: 2, as in the paper, or 4, 8, ... for fewer students.",
@@ -236,7 +202,7 @@ class DistillationConfig(ConversionConfig):
         " ddim, as in the paper; both ask the teacher as often. Default: midpoint.",
     )
     reuse_targets: int = option(
-        1, "Updates that each target of the teacher serves; 1 asks the teacher anew for every update.", POSITIVE
+        1, "Updates that a target of the teacher serves; 1 asks it for every update.", POSITIVE
     )
 
     loss_type: Literal["l2", "huber"] | None = option(
@@ -244,9 +210,7 @@ class DistillationConfig(ConversionConfig):
         "What the error of an image costs: 'l2', its square, as in the paper, or 'huber', its pseudo-Huber distance."
         " Default: l2.",
     )
-    huber_c: float = option(
-        0.00054, "Root mean squared error of an image up to which the pseudo-Huber loss is as the square.", POSITIVE
-    )
+    huber_c: float = option(0.00054, "RMS error of an image up to which the Huber loss is as the square.", POSITIVE)
     clip_loss: bool | None = option(
         None,
         "Judge a student's last step by the finished image, whose values are cut off at the ends of the range: an"
@@ -265,11 +229,9 @@ class DistillationConfig(ConversionConfig):
         " N).",
     )
 
-    eval_images: int = neutral_option(
-        0, "Images that each student is measured with; 0 makes a picture of samples only.", ENOUGH_IMAGES
-    )
+    eval_images: int = neutral_option(0, "Images that measure each student; 0 makes a picture only.", ENOUGH_IMAGES)
     eval_batch_size: int = neutral_option(
-        500, "Images that are made before the processes gather them; changes no figure.", POSITIVE
+        500, "Images that are made at once to be measured; changes no figure.", POSITIVE
     )
     feature_extractor: str = neutral_option(
         "classifier",

@@ -39,11 +39,7 @@ PAPER_START, PAPER_STARTS = 1024, {"cifar10": 8192, "uoft-cs/cifar10": 8192}
 def settle_recipe(config: DistillationConfig) -> DistillationConfig:
     """
     A copy of the options with a value for each that the recipe is for: what the run in the output folder began with,
-    if there is one and no recipe is named, else what the recipe says. `start_steps` is left as it is: it may depend
-    on the teacher.
-
-    Raises:
-        [`InputError`]: If the folder's record cannot be read.
+    if there is one and no recipe is named, else what the recipe says. `start_steps` may depend on the teacher.
     """
     begun = read_begun(Path(config.output_dir)) if config.recipe is None else None
     if begun is None:
@@ -70,12 +66,11 @@ def doubled(end_steps: int, least: int) -> int:
 
 
 def list_changes(config: DistillationConfig) -> list[str]:
-    """The options of a settled config that are not as its recipe says."""
+    """The options of a settled config that are not as its recipe says; `None` does nothing beside the others."""
     values = RECIPES[config.recipe]
-    changed = [k for k, value in values.items() if getattr(config, k) not in (None, value)]
-    if config.recipe == "paper" and config.start_steps != paper_start(config):
-        changed.insert(0, "start_steps")
-    return changed
+    if config.recipe == "paper":
+        values = {"start_steps": paper_start(config), **values}
+    return [name for name, value in values.items() if getattr(config, name) not in (None, value)]
 
 
 def describe_recipe(config: DistillationConfig) -> str:

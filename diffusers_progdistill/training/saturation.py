@@ -12,23 +12,15 @@ SATURATED = 0.1
 
 
 def saturated_share(images: torch.Tensor) -> float:
-    """
-    Share of values at the ends of the range.
-
-    Args:
-        images (`torch.Tensor`): `uint8`, of any shape.
-
-    Returns:
-        `float`: In [0, 1].
-    """
+    """Share of the values of `uint8` images, of any shape, that are at the ends of the range."""
     return ((images == 0) | (images == 255)).float().mean().item()
 
 
 def share_of_data(data: ImageData, seed: int = 0) -> float:
     """[`saturated_share`] of a sample of a data set, at most `SAMPLE` images, the same for the same seed."""
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:SAMPLE].sort().values
-    parts = [data.__getitems__(part.tolist())[0] for part in chosen.split(AT_ONCE)]
-    return sum(saturated_share(part) * len(part) for part in parts) / sum(len(part) for part in parts)
+    batches = [data.__getitems__(numbers.tolist())[0] for numbers in chosen.split(AT_ONCE)]
+    return sum(saturated_share(images) * len(images) for images in batches) / len(chosen)
 
 
 def describe_saturation(share: float, clip_loss: bool) -> str:
