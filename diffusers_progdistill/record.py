@@ -1,7 +1,6 @@
 """chain.json: what was run, with which settings and versions, and what it cost. Written so that it is never half."""
 
 import contextlib
-import errno
 import json
 import platform
 import re
@@ -119,42 +118,30 @@ def list_students(content: dict) -> list[dict]:
     return [s for s in content["stages"] if "num_inference_steps" in s]
 
 
-def _native_lock(path: Path) -> FileLock:
-    """A lock that ends with its process. filelock's replacement where there is none would refuse a resumed run."""
-    try:
-        return FileLock(path, fallback_to_soft=False)
-    except TypeError:
-        # Older releases have no replacement and raise `NotImplementedError`.
-        return FileLock(path)
-
-
-def _take(lock: FileLock, folder: Path):
-    """Hold a lock, or do without one where the file system has none."""
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"--output_dir {folder} is in use by another process: wait for it, or give another"
-        ) from error
-    except (NotImplementedError, OSError) as error:
-        # A file that cannot be made ends the run; a lock that the file system does not have only protects it.
-        if not Path(lock.lock_file).exists() or getattr(error, "errno", errno.ENOSYS) not in NOT_SUPPORTED:
-            raise DiskError(f"{lock.lock_file} could not be written: {find_system_reason(error)}") from error
-        say_once("lock", f"the file system of {folder} has no locks: make sure that no other run writes there")
-
-
 @contextlib.contextmanager
 def only_process_in(folder: Path):
     """
-    Hold the lock of an output folder, so that no two runs write to it.
+    Hold the lock of an output folder, so that no two runs write to it; do without where the file system has none.
 
     Raises:
         [`InputError`]: If another process holds it.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _native_lock(folder / LOCK_NAME)
-    _take(lock, folder)
+        # A lock that ends with its process: filelock's replacement where there is none would refuse a resumed run.
+        lock = FileLock(folder / LOCK_NAME, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"--output_dir {folder} is in use by another process: wait for it, or give another"
+        ) from error
+    except OSError as error:
+        # A file that cannot be made ends the run; a lock that the file system does not have only protects it.
+        if not Path(lock.lock_file).exists() or error.errno not in NOT_SUPPORTED:
+            raise DiskError(f"{lock.lock_file} could not be written: {find_system_reason(error)}") from error
+        say_once("lock", f"the file system of {folder} has no locks: make sure that no other run writes there")
+
     try:
         yield
     finally:

@@ -8,24 +8,11 @@ from ..record import hardware_text
 from .launcher import FSDP, is_asked
 
 
-def device_name(device: torch.device) -> str:
-    """The name of a device as its maker calls it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
 def describe_hardware(accelerator: Accelerator) -> dict:
-    """
-    What a run really uses, as `chain.json` keeps it.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): Of the run.
-
-    Returns:
-        `dict`: `"device"`, `"num_processes"`, `"distributed_type"`, `"sharded"`, `"mixed_precision"`,
-            `"gradient_accumulation_steps"` and `"dynamo_backend"`.
-    """
+    """What a run really uses, as `chain.json` keeps it."""
+    device = accelerator.device
     return {
-        "device": device_name(accelerator.device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "num_processes": accelerator.num_processes,
         "distributed_type": DistributedType(accelerator.distributed_type).value,
         "sharded": accelerator.is_fsdp2,
