@@ -4,7 +4,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
-from ..record import hardware_text
+from ..record import format_hardware
 from .launcher import FSDP, is_asked
 
 
@@ -28,4 +28,4 @@ def print_hardware(accelerator: Accelerator):
     if is_asked(FSDP) and not hardware["sharded"]:
         more = f"; FSDP was asked for, but accelerate does not shard on {accelerator.device.type}"
         more += " with one process" if accelerator.num_processes == 1 and accelerator.device.type != "cpu" else ""
-    accelerator.print(f"running on {hardware_text(hardware)}{more}")
+    accelerator.print(f"running on {format_hardware(hardware)}{more}")
