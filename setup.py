@@ -28,7 +28,7 @@ setup(
         "accelerate>=1.10",
         "datasets>=4.0",
         "diffusers>=0.40",
-        "filelock>=3.12",
+        "filelock>=3.25",
         "huggingface_hub>=1.23",
         "jinja2>=3.1",
         "numpy>=1.26",

@@ -20,6 +20,8 @@ NOT_SUPPORTED = {
     *(errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK, errno.EXDEV),
     *(errno.EPERM, errno.EACCES, errno.EBADF, errno.EISDIR, errno.EBUSY, errno.EMLINK, errno.ENODEV),
 }
+# They say that a folder is whole, and are copied last.
+LAST_FILES = ("model_index.json", "manifest.json")
 _said: set[str] = set()
 
 
@@ -41,8 +43,7 @@ def writing(path: Path, temporary: Path | None = None):
     except BaseException as error:
         reason = find_system_reason(error) if isinstance(error, Exception) else None
         if temporary is not None:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink()
+            remove(temporary)
         if reason is None or isinstance(error, DiskError):
             raise
         raise DiskError(f"{path} could not be written: {reason}") from error
@@ -92,8 +93,7 @@ def write_json(path: Path, content: dict):
     """Write a JSON file in one piece: to a temporary neighbour, flushed, then renamed over the old one."""
 
     def write(temporary: Path):
-        text = json.dumps(content, indent=2) + "\n"
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         flush(temporary)
 
     replace_file(path, write)
@@ -108,14 +108,21 @@ def replace_file(path: Path, write: Callable[[Path], None]):
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]):
-    """Have `write` fill a folder under a temporary name, flush it, then put it in the place of the old one."""
+    """
+    Have `write` fill a folder under a temporary name, flush it, and put it in the place of the old one, which is moved
+    aside: on shares, files of it that are still open cannot be deleted yet.
+    """
     temporary, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old.tmp")
     with writing(folder, temporary):
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)
         write(temporary)
         flush_tree(temporary)
+        remove(old)
         if folder.exists():
-            _move_aside(folder, old)
+            try:
+                os.replace(folder, old)
+            except OSError:
+                shutil.rmtree(folder)
         try:
             put_in_place(temporary, folder)
         except BaseException:
@@ -123,16 +130,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None]):
                 os.replace(old, folder)
             raise
         flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _move_aside(folder: Path, aside: Path):
-    """Make room for a new folder. On shares, files of the old one that are still open cannot be deleted yet."""
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        os.replace(folder, aside)
-    except OSError:
-        shutil.rmtree(folder)
+    remove(old)
 
 
 def put_in_place(temporary: Path, final: Path):
@@ -142,26 +140,29 @@ def put_in_place(temporary: Path, final: Path):
     except OSError as error:
         if error.errno not in NOT_SUPPORTED:
             raise
-        _copy(temporary, final)
+        copy(temporary, final)
         say_once(
             "rename",
             f"the file system of {final} cannot rename ({error.strerror}): files are copied into place, and a crash"
             " in the middle may leave one half written",
         )
-        shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink()
+        remove(temporary)
 
 
-# Files that say that a folder is whole; they are copied last.
-_WHOLE = ("model_index.json", "manifest.json")
-
-
-def _copy(source: Path, target: Path):
+def copy(source: Path, target: Path):
     """Copy a file, or a folder file by file, and flush the content; no times, no rights."""
-    if not source.is_dir():
-        shutil.copyfile(source, target)
-        return flush(target)
-    files = [p for p in source.rglob("*") if p.is_file()]
-    for path in sorted(files, key=lambda p: p.name in _WHOLE):
+    files = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
+    for path in sorted(files, key=lambda path: path.name in LAST_FILES):
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        _copy(path, place)
+        shutil.copyfile(path, place)
+        flush(place)
+
+
+def remove(path: Path):
+    """Delete a file or folder that may be there, as far as that goes."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -36,50 +36,38 @@ def update_digest(digest, parts: Iterable):
 
 def model_key(unet, scheduler, *more: str) -> str:
     """
-    A name of the weights and of all that is done with them, so that no figures of others are taken for theirs.
-
-    Args:
-        unet ([`UNet2DModel`]): The network.
-        scheduler ([`ProgressiveDistillationScheduler`]): Its schedule, clipping and metadata.
-        more (`str`): What else its images depend on.
+    A name of the weights and of all that is done with them, so that no figures of others are taken for theirs; `more`
+    is what else its images depend on.
     """
     # Without the private part, which names versions and places.
     configs = [
         json.dumps({k: v for k, v in config.items() if not k.startswith("_")}, sort_keys=True, default=str)
         for config in (unet.config, scheduler.config)
     ]
-    return content_key(*configs, *more, *_weights_of(unet))
+    return content_key(*configs, *more, *_list_weights(unet))
 
 
 def teacher_key(unet, scheduler) -> str:
     """
     A name of what a student learns from: the weights in single precision, the parts of the network's config that
     change what it computes, and the schedule. The same for any path, file format and version of diffusers.
-
-    Args:
-        unet ([`UNet2DModel`]): The network.
-        scheduler ([`ProgressiveDistillationScheduler`]): Its schedule and metadata.
     """
-    network = json.dumps(_other_than_default(unet), sort_keys=True, default=str)
+    # Later versions of diffusers add keys, whose defaults mean what was done before there was a key.
+    defaults = {name: _plain(p.default) for name, p in inspect.signature(type(unet).__init__).parameters.items()}
+    # The size of its images is the run's: a network fits any.
+    network = {k: _plain(v) for k, v in unet.config.items() if not k.startswith("_") and k != "sample_size"}
+    network = {k: v for k, v in network.items() if k not in defaults or v != defaults[k]}
     config = {k: v for k, v in scheduler.config.items() if k not in SAMPLING_KEYS}
     # Which of its classes are drawn is the run's.
     metadata = {k: v for k, v in (config.pop("_progdistill", None) or {}).items() if k != "known_labels"}
     schedule = {k: v for k, v in config.items() if not k.startswith("_")}
-    described = json.dumps([schedule, metadata], sort_keys=True, default=str)
-    return content_key("teacher", network, described, *_weights_of(unet))
+    described = [json.dumps(part, sort_keys=True, default=str) for part in (network, [schedule, metadata])]
+    return content_key("teacher", *described, *_list_weights(unet))
 
 
-def _weights_of(unet):
+def _list_weights(unet):
     state = unet.state_dict()
     return (part for name in sorted(state) for part in (name, state[name].cpu().float()))
-
-
-def _other_than_default(unet) -> dict:
-    """Later versions of diffusers add keys, whose defaults mean what was done before there was a key."""
-    defaults = {k: p.default for k, p in inspect.signature(type(unet).__init__).parameters.items()}
-    # The size of its images is the run's: a network fits any.
-    plain = {k: v for k, v in unet.config.items() if not k.startswith("_") and k != "sample_size"}
-    return {k: v for k, v in plain.items() if k not in defaults or _plain(v) != _plain(defaults[k])}
 
 
 def _plain(value):

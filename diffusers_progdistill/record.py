@@ -1,7 +1,6 @@
 """chain.json: what was run, with which settings and versions, and what it cost. Written so that it is never half."""
 
 import contextlib
-import errno
 import json
 import platform
 import re
@@ -27,7 +26,7 @@ TEACHER_KEY = "teacher_key"
 TEACHER_PLACE = ("pretrained_teacher_model", "revision", "variant", "trust_remote_code")
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Versions of what shapes the numbers."""
     found = {"diffusers_progdistill": __version__, "python": platform.python_version()}
     for name in ("torch", "diffusers", "accelerate", "numpy"):
@@ -82,79 +81,60 @@ def read_finished(folder: Path, given: str | None) -> dict:
     """
     if given is None:
         raise InputError("give the folder first, the OUTPUT_DIR of `progdistill distill`")
+    advice = "give the OUTPUT_DIR of `progdistill distill`"
     try:
-        content = read_content(folder / RECORD_NAME)
+        content = with_students(folder, read_content(folder / RECORD_NAME))
     except ValueError as error:
-        raise InputError(
-            f"{given} holds no readable {RECORD_NAME}: give the OUTPUT_DIR of `progdistill distill`"
-        ) from error
-    content = with_students(folder, content)
+        raise InputError(f"{given} holds no readable {RECORD_NAME}: {advice}") from error
     if not list_students(content) or "about" not in content:
-        raise InputError(f"{given} holds no finished student: give the OUTPUT_DIR of `progdistill distill`")
+        raise InputError(f"{given} holds no finished student: {advice}")
     return content
 
 
 def with_students(folder: Path, content: dict) -> dict:
-    """A record's content with only the stages whose student is there."""
-    is_there = [s for s in content["stages"] if (folder / s["name"] / "model_index.json").exists()]
-    return {**content, "stages": is_there}
+    """A record's content with only the stages whose model is there."""
+    there = [stage for stage in content["stages"] if (folder / stage["name"] / "model_index.json").exists()]
+    return {**content, "stages": there}
 
 
-def hardware_text(hardware: dict) -> str:
+def format_hardware(hardware: dict) -> str:
     """What a run used, in one line, of the `"hardware"` of its record."""
     count = hardware["num_processes"]
     kind = "FSDP 2, parameters sharded" if hardware["sharded"] else "DDP" if count > 1 else ""
-    return ", ".join(
-        [
-            f"{count} process{'es' * (count > 1)} on {hardware['device']}{f' ({kind})' * bool(kind)}",
-            f"mixed_precision {hardware['mixed_precision']}",
-            f"gradient_accumulation_steps {hardware['gradient_accumulation_steps']}",
-            f"dynamo_backend {hardware['dynamo_backend']}",
-        ]
-    )
+    processes = f"{count} process{'es' if count > 1 else ''} on {hardware['device']}{f' ({kind})' if kind else ''}"
+    names = ("mixed_precision", "gradient_accumulation_steps", "dynamo_backend")
+    return ", ".join([processes, *(f"{name} {hardware[name]}" for name in names)])
 
 
 def list_students(content: dict) -> list[dict]:
-    """The finished halvings of a record; an converted teacher is none."""
+    """The finished distillation stages of a record; a converted teacher is none."""
     return [s for s in content["stages"] if "num_inference_steps" in s]
-
-
-def _native_lock(path: Path) -> FileLock:
-    """A lock that ends with its process. filelock's replacement where there is none would refuse a resumed run."""
-    try:
-        return FileLock(path, fallback_to_soft=False)
-    except TypeError:
-        # Older releases have no replacement and raise `NotImplementedError`.
-        return FileLock(path)
-
-
-def _take(lock: FileLock, folder: Path):
-    """Hold a lock, or do without one where the file system has none."""
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"--output_dir {folder} is in use by another process: wait for it, or give another"
-        ) from error
-    except (NotImplementedError, OSError) as error:
-        # A file that cannot be made ends the run; a lock that the file system does not have only protects it.
-        if not Path(lock.lock_file).exists() or getattr(error, "errno", errno.ENOSYS) not in NOT_SUPPORTED:
-            raise DiskError(f"{lock.lock_file} could not be written: {find_system_reason(error)}") from error
-        say_once("lock", f"the file system of {folder} has no locks: make sure that no other run writes there")
 
 
 @contextlib.contextmanager
 def only_process_in(folder: Path):
     """
-    Hold the lock of an output folder, so that no two runs write to it.
+    Hold the lock of an output folder, so that no two runs write to it; do without where the file system has none.
 
     Raises:
         [`InputError`]: If another process holds it.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _native_lock(folder / LOCK_NAME)
-    _take(lock, folder)
+        # A lock that ends with its process: filelock's replacement where there is none would refuse a resumed run.
+        lock = FileLock(folder / LOCK_NAME, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"--output_dir {folder} is in use by another process: wait for it, or give another"
+        ) from error
+    except OSError as error:
+        # A file that cannot be made ends the run; a lock that the file system does not have only protects it.
+        if not Path(lock.lock_file).exists() or error.errno not in NOT_SUPPORTED:
+            raise DiskError(f"{lock.lock_file} could not be written: {find_system_reason(error)}") from error
+        say_once("lock", f"the file system of {folder} has no locks: make sure that no other run writes there")
+
     try:
         yield
     finally:
@@ -188,15 +168,11 @@ class Record:
             raise InputError(
                 f"--output_dir {folder} holds something else ({', '.join(sorted(foreign)[:3])}): give a new folder"
             )
-        self.content = {
-            "format": FORMAT,
-            "settings": settings,
-            "versions": versions(),
-            "stages": [],
-            "finished": False,
-        }
+        self.content = {"format": FORMAT, "settings": settings, "versions": list_versions()}
+        self.content |= {"stages": [], "finished": False}
 
     def _compare(self, settings: dict):
+        """Refuse settings that are not the run's; its teacher may lie elsewhere by now."""
         old = self.content["settings"]
         if TEACHER_KEY in old and TEACHER_KEY in settings:
             if old[TEACHER_KEY] != settings[TEACHER_KEY]:
@@ -204,26 +180,23 @@ class Record:
                     f"--pretrained_teacher_model {settings[TEACHER_PLACE[0]]} is not the teacher of the run in"
                     f" {self.folder}, whose weights or schedule were others: give that one, or a new --output_dir"
                 )
-            # The same teacher, wherever it lies by now.
             old = self.content["settings"] = {**old, **{k: settings[k] for k in TEACHER_PLACE if k in settings}}
-        changed = [
-            f"--{k} {old.get(k)} -> {settings.get(k)}"
-            for k in sorted({*old, *settings})
-            if old.get(k) != settings.get(k)
-        ]
+        changed = [name for name in sorted({*old, *settings}) if old.get(name) != settings.get(name)]
         if changed:
+            changes = "; ".join(f"--{name} {old.get(name)} -> {settings.get(name)}" for name in changed)
             raise InputError(
-                f"--output_dir {self.folder} holds a run with other settings ({'; '.join(changed)}): give a new folder"
+                f"--output_dir {self.folder} holds a run with other settings ({changes}): give a new folder"
             )
 
     @property
     def finished(self) -> bool:
+        """Whether every stage is done."""
         return self.content["finished"]
 
     def stage(self, name: str) -> dict | None:
         """The entry of a finished stage whose folder is there, else `None`."""
-        entry = next((s for s in self.content["stages"] if s["name"] == name), None)
-        return entry if entry is not None and (self.folder / name / "model_index.json").exists() else None
+        stages = with_students(self.folder, self.content)["stages"]
+        return next((stage for stage in stages if stage["name"] == name), None)
 
     def add_stage(self, entry: dict):
         """Add or replace a finished stage."""
@@ -237,6 +210,7 @@ class Record:
         self.write()
 
     def write(self):
+        """Write it to its folder, which is made if need be."""
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.content)

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError
 from ..identity import content_key, model_key
-from ..record import versions
+from ..record import list_versions
 from .cache import cached
 from .distances import compute_psnr
 from .generated import GeneratedFeatures
@@ -180,7 +180,7 @@ class Evaluation:
                 images = make_chunk(first)["images"]
             else:
                 # They are a figure's images too, whose last digits another torch may change.
-                made_by = (versions()["torch"], self.accelerator.device.type, subject.weights)
+                made_by = (list_versions()["torch"], self.accelerator.device.type, subject.weights)
                 key = content_key("images", *made_by, options, first, size)
                 images = cached(key, lambda: make_chunk(first), self.settings.cache_dir)["images"]
             if bar is not None:

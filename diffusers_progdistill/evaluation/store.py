@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from ..disk import write_json, writing
 from ..errors import InputError
-from ..record import versions
+from ..record import list_versions
 
 
 FILE_NAME, LOCK_NAME = "evaluation.json", ".evaluation.lock"
@@ -57,7 +57,7 @@ def keep_rows(folder: Path, made: list[dict]) -> list[dict]:
             for row in read_rows(folder)
             if identify(row) not in same and weights.get(row["model"], row["weights"]) == row["weights"]
         ] + made
-        write_json(folder / FILE_NAME, {"versions": versions(), "results": rows})
+        write_json(folder / FILE_NAME, {"versions": list_versions(), "results": rows})
     return rows
 
 

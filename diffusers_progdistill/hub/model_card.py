@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..errors import InputError
 from ..evaluation.samplers import OWN
 from ..evaluation.store import FIGURES, read_rows, summarize_rows
-from ..record import hardware_text, list_students
+from ..record import format_hardware, list_students
 
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -129,7 +129,7 @@ def make_card(
         build_metadata(content["about"], license, (repo_id or name).split("/")[-1], rows),
         template_path=str(TEMPLATE),
         **{key: content[key] for key in ("about", "settings", "versions")},
-        hardware=hardware_text(content["hardware"]) if content.get("hardware") else None,
+        hardware=format_hardware(content["hardware"]) if content.get("hardware") else None,
         conversion=next((stage for stage in content["stages"] if "num_inference_steps" not in stage), None),
         pictures=[picture for picture in PICTURES if (folder / picture).exists()],
         labels=labels,

@@ -197,8 +197,6 @@ class Checkpoints:
             # Before its first update an optimizer has no moments.
             if expected and shapes != {key: tensor.shape for key, tensor in expected.items()}:
                 raise Damaged(f"{name} does not fit")
-        for name, optimizer in self.optimizers.items():
-            check_moments(optimizer, state["groups"][name], tensors[f"{name}.optimizer.safetensors"])
         return state, tensors
 
     @torch.no_grad()
@@ -235,24 +233,10 @@ def read_moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     return {f"{k}.{name}": v for k, values in state.items() for name, v in values.items() if torch.is_tensor(v)}
 
 
-def list_parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
-    """The parameters of an optimizer in the order of their positions."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def check_moments(optimizer: torch.optim.Optimizer, groups: list[dict], moments: dict[str, torch.Tensor]):
-    """Raise [`Damaged`] unless they are those of an optimizer's parameters."""
-    parameters = list_parameters(optimizer)
-    fits = [g["params"] for g in groups] == [g["params"] for g in optimizer.state_dict()["param_groups"]]
-    for key, value in moments.items():
-        fits = fits and value.shape in (parameters[int(key.partition(".")[0])].shape, torch.Size())
-    if not fits:
-        raise Damaged("the state of an optimizer does not fit")
-
-
 def restore_moments(optimizer: torch.optim.Optimizer, groups: list[dict], moments: dict[str, torch.Tensor]):
     """Bring an optimizer to what [`read_moments`] gave, whole."""
-    parameters, state = list_parameters(optimizer), {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {}
     for key, value in moments.items():
         position, _, name = key.partition(".")
         parameter = parameters[int(position)]

@@ -4,28 +4,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
-from ..record import hardware_text
+from ..record import format_hardware
 from .launcher import FSDP, is_asked
 
 
-def device_name(device: torch.device) -> str:
-    """The name of a device as its maker calls it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
 def describe_hardware(accelerator: Accelerator) -> dict:
-    """
-    What a run really uses, as `chain.json` keeps it.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): Of the run.
-
-    Returns:
-        `dict`: `"device"`, `"num_processes"`, `"distributed_type"`, `"sharded"`, `"mixed_precision"`,
-            `"gradient_accumulation_steps"` and `"dynamo_backend"`.
-    """
+    """What a run really uses, as `chain.json` keeps it."""
+    device = accelerator.device
     return {
-        "device": device_name(accelerator.device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "num_processes": accelerator.num_processes,
         "distributed_type": DistributedType(accelerator.distributed_type).value,
         "sharded": accelerator.is_fsdp2,
@@ -41,4 +28,4 @@ def print_hardware(accelerator: Accelerator):
     if is_asked(FSDP) and not hardware["sharded"]:
         more = f"; FSDP was asked for, but accelerate does not shard on {accelerator.device.type}"
         more += " with one process" if accelerator.num_processes == 1 and accelerator.device.type != "cpu" else ""
-    accelerator.print(f"running on {hardware_text(hardware)}{more}")
+    accelerator.print(f"running on {format_hardware(hardware)}{more}")

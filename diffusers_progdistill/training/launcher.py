@@ -14,7 +14,6 @@ from .config import TrainingConfig
 PRECISIONS = ("no", "fp16", "bf16")
 PRECISION, ACCUMULATION = "ACCELERATE_MIXED_PRECISION", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
 DYNAMO, FSDP = "ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_USE_FSDP"
-OTHERWISE = "use MULTI_GPU, or FSDP with fsdp_version: 2"
 # What splits a model in ways that this package's training was not written for.
 NOT_SUPPORTED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed (distributed_type: DEEPSPEED, --use_deepspeed)",
@@ -32,16 +31,12 @@ def is_asked(name: str) -> bool:
 
 
 def refuse_unsupported():
-    """
-    Refuse what accelerate may be asked for and this package cannot do, before anything is loaded.
-
-    Raises:
-        [`InputError`]: For DeepSpeed, Megatron-LM, tensor and context parallelism, FSDP 1 and what FSDP 2 cannot do
-            with a UNet.
-    """
+    """Refuse what accelerate may be asked for and this package cannot do, before anything is loaded."""
     for name, what in NOT_SUPPORTED.items():
         if is_asked(name):
-            raise InputError(f"{what}, which {name} asks for, is not supported: {OTHERWISE}")
+            raise InputError(
+                f"{what}, which {name} asks for, is not supported: use MULTI_GPU, or FSDP with fsdp_version: 2"
+            )
     if found := sorted(name for name in os.environ if name.startswith("ACCELERATE_DEEPSPEED_")):
         raise InputError(f"{NOT_SUPPORTED['ACCELERATE_USE_DEEPSPEED']} is not supported: unset {found[0]}")
     backend = os.environ.get(DYNAMO) or "no"
@@ -52,6 +47,7 @@ def refuse_unsupported():
 
 
 def _refuse_fsdp():
+    """Refuse FSDP 1, and what FSDP 2 cannot do with a UNet."""
     version = os.environ.get("FSDP_VERSION") or "1"
     if version != "2":
         raise InputError(f"FSDP with fsdp_version: {version} is not supported: it must be 2 (--fsdp_version 2)")
@@ -68,29 +64,19 @@ def _refuse_fsdp():
 
 
 def resolve_precision(config: TrainingConfig) -> tuple[str, str]:
-    """
-    The precision of a run, and what asks for it: `--mixed_precision`, else accelerate's own setting, else `"no"`.
-
-    Raises:
-        [`InputError`]: If it is none that this package knows.
-    """
+    """The precision of a run, and what asks for it: `--mixed_precision`, else accelerate's own setting, else none."""
     if config.mixed_precision is not None:
         value, by = str(config.mixed_precision), f"--mixed_precision {config.mixed_precision}"
     else:
-        value = os.environ.get(PRECISION) or "no"
-        value, by = value.lower(), f"{PRECISION}={value}"
+        value = (os.environ.get(PRECISION) or "no").lower()
+        by = f"{PRECISION}={value}"
     if value not in PRECISIONS:
         raise InputError(f"{by} must be one of {', '.join(PRECISIONS)}")
     return value, by
 
 
 def resolve_accumulation(config: TrainingConfig) -> int:
-    """
-    The parts of an update's batch: `--gradient_accumulation_steps`, else accelerate's own setting, else 1.
-
-    Raises:
-        [`InputError`]: If that is no positive number.
-    """
+    """The micro-batches of an update: `--gradient_accumulation_steps`, else accelerate's own setting, else 1."""
     if config.gradient_accumulation_steps is not None:
         return config.gradient_accumulation_steps
     value = (os.environ.get(ACCUMULATION) or "1").strip()

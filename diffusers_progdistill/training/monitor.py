@@ -13,6 +13,8 @@ from .trackers import Rows
 
 class Monitor:
     """
+    What the stages of a run show and write of their updates.
+
     Args:
         accelerator ([`~accelerate.Accelerator`]): Its trackers are written to; only the main process shows anything.
         folder (`Path` or `None`): Where `metrics.jsonl` is appended to; `None` for a dry run.
@@ -23,9 +25,8 @@ class Monitor:
     def __init__(self, accelerator, folder: Path | None, total_passes: int, done_passes: int = 0):
         self.accelerator, self.folder = accelerator, folder
         self.total_passes, self.done_passes = total_passes, done_passes
-        self.began, self.passes_here = time.perf_counter(), 0
-        self.paused = 0.0
-        self.bar, self.rows = None, Rows(accelerator)
+        self.began, self.passes_here, self.paused = time.perf_counter(), 0, 0.0
+        self.rows = Rows(accelerator)
 
     def start(self, stage: Stage, number: int, count: int, batch_size: int, updates_before: int = 0):
         """A stage begins: the `number`-th of `count`. Those before it have at most so many updates together."""
@@ -51,6 +52,7 @@ class Monitor:
             forget_lines(self.folder / "metrics.jsonl", self.stage.name, first_update)
 
     def on_update(self):
+        """An update is made; called by every process."""
         self.bar.update()
         self.passes_here += self.stage.passes_per_update
 
@@ -61,28 +63,22 @@ class Monitor:
         self.logged_at, self.logged_update = now, update
         spent = now - self.began - self.paused
         left = spent / self.passes_here * max(self.total_passes - self.done_passes - self.passes_here, 0)
-        left = tqdm.format_interval(left)
         shown = "not finite" if loss is None else f"{loss:.4g}"
-        self.bar.set_postfix_str(f"loss {shown}, {images_per_second:.0f} images/s, whole chain {left} left")
+        whole = f"whole chain {tqdm.format_interval(left)} left"
+        self.bar.set_postfix_str(f"loss {shown}, {images_per_second:.0f} images/s, {whole}")
         values = {"loss": loss, "learning_rate": learning_rate, "images_per_second": round(images_per_second, 1)}
         if skipped:
             values["skipped_updates"] = skipped
         if self.folder is not None and self.accelerator.is_main_process:
-            self.write({"stage": stage.name, "update": update, **values})
+            line = {"stage": stage.name, "update": update, **values}
+            path = self.folder / "metrics.jsonl"
+            with writing(path), open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
             self.rows.add({f"{stage.name}/{k}": v for k, v in values.items()}, self.updates_before + update)
 
-    def write(self, line: dict):
-        """Append a line to metrics.jsonl."""
-        path = self.folder / "metrics.jsonl"
-        with writing(path), open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
     def finish(self):
-        # A stage that ended early leaves the others as much to do as before.
-        if self.bar is not None:
-            self.total_passes -= (self.bar.total - self.bar.n) * self.stage.passes_per_update
-        if self.bar is not None:
-            self.bar.close()
+        """The stage has ended."""
+        self.bar.close()
 
 
 def forget_lines(path: Path, stage_name: str, after: int):

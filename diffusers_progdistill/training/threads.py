@@ -7,13 +7,8 @@ from pathlib import Path
 import torch
 
 
-def cores_given(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """
-    The cores that this process may use: those of its affinity, and no more than a control group's quota.
-
-    Args:
-        root (`Path`, *optional*, defaults to `/sys/fs/cgroup`): Where control groups are mounted.
-    """
+def count_cores(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """The cores that this process may use: those of its affinity, and no more than a control group's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = read_quota(root)
     return count if quota is None else max(min(count, math.ceil(quota)), 1)
@@ -21,32 +16,21 @@ def cores_given(root: Path = Path("/sys/fs/cgroup")) -> int:
 
 def read_quota(root: Path) -> float | None:
     """Cores that a control group's quota allows, of version 2 or 1, or `None` where there is no limit."""
-    try:
-        limit, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
-            limit, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
-        except OSError:
-            return None
-    try:
-        return float(limit) / float(period) if float(limit) > 0 else None
-    except (ValueError, ZeroDivisionError):
-        return None  # "max"
+            limit, period = map(float, " ".join((root / name).read_text() for name in names).split())
+        except (OSError, ValueError):
+            # There are none of this version, or the limit is the word "max".
+            continue
+        return limit / period if limit > 0 else None
+    return None
 
 
-def advice(threads: int, cores: int, load: float, processes: int = 1) -> str | None:
+def advise(threads: int, cores: int, load: float, processes: int = 1) -> str | None:
     """
-    What to say where threads would wait for other work's. Threads that meet after every operation are as slow as the
-    last of them: a run is then ten times slower than its share of the cores explains.
-
-    Args:
-        threads (`int`): Threads of torch in a process.
-        cores (`int`): Cores that the processes may use together.
-        load (`float`): How many others were at work lately.
-        processes (`int`, *optional*, defaults to 1): Processes of the run.
-
-    Returns:
-        `str` or `None`: One line, or nothing if there are cores enough.
+    What to say, if anything, where the threads of each process would wait for other work's at a load. Threads that
+    meet after every operation are as slow as the last of them: a run is then ten times slower than its share of the
+    cores explains.
     """
     free = max(cores - round(load), 1)
     share = max(free // processes, 1)
@@ -58,9 +42,8 @@ def advice(threads: int, cores: int, load: float, processes: int = 1) -> str | N
 
 
 def tell_threads(accelerator):
-    """Print the line of [`advice`] at the start of a training on a CPU; nothing else changes."""
-    if accelerator.device.type != "cpu" or not hasattr(os, "getloadavg"):
-        return
-    line = advice(torch.get_num_threads(), cores_given(), os.getloadavg()[0], accelerator.num_processes)
-    if line is not None:
-        accelerator.print(line)
+    """Print the line of [`advise`] at the start of a training on a CPU; nothing else changes."""
+    if accelerator.device.type == "cpu" and hasattr(os, "getloadavg"):
+        line = advise(torch.get_num_threads(), count_cores(), os.getloadavg()[0], accelerator.num_processes)
+        if line is not None:
+            accelerator.print(line)

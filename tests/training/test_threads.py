@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from diffusers_progdistill.training import threads
-from diffusers_progdistill.training.threads import advice, cores_given, read_quota, tell_threads
+from diffusers_progdistill.training.threads import advise, count_cores, read_quota, tell_threads
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from diffusers_progdistill.training.threads import advice, cores_given, read_quo
     ],
 )
 def test_the_variable_is_named_where_cores_are_missing(asked, cores, load, processes, share):
-    line = advice(asked, cores, load, processes)
+    line = advise(asked, cores, load, processes)
     assert (line is None) == (share is None)
     if line:
         assert f"OMP_NUM_THREADS={share} " in line and f"torch has {asked} threads" in line and "\n" not in line
@@ -50,15 +50,15 @@ def test_quotas_of_control_groups(files, cores, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert read_quota(tmp_path) == cores
-    whole = cores_given(tmp_path / "nowhere")
-    assert cores_given(tmp_path) == (whole if cores is None else min(whole, max(round(cores + 0.49), 1)))
+    whole = count_cores(tmp_path / "nowhere")
+    assert count_cores(tmp_path) == (whole if cores is None else min(whole, max(round(cores + 0.49), 1)))
 
 
 @pytest.mark.parametrize("load, said", [(0.0, False), (3.0, True)])
 def test_a_training_says_it_once(load, said, monkeypatch, capsys):
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(threads, "cores_given", lambda: 4)
+    monkeypatch.setattr(threads, "count_cores", lambda: 4)
     tell_threads(Accelerator(cpu=True))
     out = capsys.readouterr().out
     assert (out.count("OMP_NUM_THREADS=1") == 1) == said and (out == "") != said
