@@ -22,9 +22,18 @@ from measuring import DigitFigures
 from scipy import stats
 
 from diffusers_progdistill.commands.demo import chain_config
-from diffusers_progdistill.processes.prediction import to_sample
-from diffusers_progdistill.training import stages
-from diffusers_progdistill.training.chain import distill
+from diffusers_progdistill.objectives.base import Batch, Examples
+from diffusers_progdistill.objectives.distillation import DistillationObjective
+from diffusers_progdistill.processes.base import add_noise, expand_like
+from diffusers_progdistill.record import Record
+from diffusers_progdistill.training.chain import build_distillation, distill
+from diffusers_progdistill.training.hardware import describe_hardware
+from diffusers_progdistill.training.isolation import isolated
+from diffusers_progdistill.training.monitor import Monitor
+from diffusers_progdistill.training.plan import build_plan
+from diffusers_progdistill.training.run import open_run
+from diffusers_progdistill.training.signals import StopRequest
+from diffusers_progdistill.training.student import make_student
 
 
 # Of the students that are measured.
@@ -36,7 +45,7 @@ BOTH = {"loss_type": "huber", "clip_loss": True}
 
 
 def options_of(updates: int) -> dict[str, dict]:
-    """What each chain changes: options of `distill`, or a target that it has no option for."""
+    """What each chain changes: options of `distill`, or the objective of its first stage, for which it has none."""
     return {
         "squared loss": {},
         "both": BOTH,
@@ -59,44 +68,64 @@ def options_of(updates: int) -> dict[str, dict]:
         "updates / 5": {"updates_per_stage": updates // 5},
         "updates / 10": {"updates_per_stage": updates // 10},
         "no average": {"use_ema": False},
-        "aDDIM teacher": {"start_steps": 128, "teacher_target": addim_target, **DDIM},
+        "aDDIM teacher": {"start_steps": 128, "objective": AddimObjective, **DDIM},
     }
 
 
-def addim_target(teacher, z, rows, prediction_type):
+class AddimObjective(DistillationObjective):
     """
     Where two aDDIM steps lead (Heek et al., 2024): DDIM whose noise makes up for the variance that x lost, with
-    Var(x) = 0.1 / (2 + SNR). Only the chain's own teacher predicts a mean of many x; students are taught as always.
+    Var(x) = 0.1 / (2 + SNR). Only the chain's own teacher predicts a mean of many x, so it is for the first stage.
     """
-    if rows.angles[:, 0].sub(rows.angles[:, 1]).max() > addim_target.largest_step:
-        return teacher_target(teacher, z, rows, prediction_type)
-    first, middle = (rows.angles[:, k, None, None, None].double() for k in range(2))
-    # A weight of 1 is a step to clean data, where no noise is made up for.
-    is_last = rows.weights[:, 0, None, None, None] == 1
-    end, current = torch.where(is_last, 0.0, 2 * middle - first), z.double()
-    for k, (begin, to) in enumerate(((first, middle), (middle, end))):
-        output = teacher(current.float(), rows.timesteps[:, k]).double()
-        alpha, sigma, alpha_to, sigma_to = begin.cos(), begin.sin(), to.cos(), to.sin()
-        x = to_sample(output, current, alpha, sigma, prediction_type)
-        noise = (current - alpha * x) / sigma
-        variance = 0.1 / (2 + (alpha / sigma) ** 2)
-        size = noise[0].numel() / noise.square().sum((1, 2, 3), keepdim=True)
-        more = size * (alpha_to - alpha * sigma_to / sigma) ** 2 * variance
-        current = alpha_to * x + torch.where(to == 0, 0.0, sigma_to**2 + more).sqrt() * noise
-    ratio = end.sin() / first.sin()
-    return ((current - ratio * z.double()) / (end.cos() - ratio * first.cos())).float()
 
-
-teacher_target = stages.teacher_target
+    @torch.no_grad()
+    def make_examples(self, batch: Batch) -> Examples:
+        index = (batch.uniform * self.num_steps).long()
+        rows = self.grid.at(index)
+        first, middle = (expand_like(rows.angles[:, k], batch.data).double() for k in range(2))
+        z = add_noise(batch.data, batch.noise, first.float())
+        # A last step ends in clean data, where no noise is made up for.
+        end, current = torch.where(expand_like(index == 0, z), 0.0, 2 * middle - first), z.double()
+        for k, (begin, to) in enumerate(((first, middle), (middle, end))):
+            x = self.teacher.predict_x0(current.float(), rows.level(k), batch.conditioning).double()
+            alpha, sigma, alpha_to, sigma_to = begin.cos(), begin.sin(), to.cos(), to.sin()
+            noise = (current - alpha * x) / sigma
+            variance = 0.1 / (2 + (alpha / sigma) ** 2)
+            size = noise[0].numel() / noise.square().sum((1, 2, 3), keepdim=True)
+            more = size * (alpha_to - alpha * sigma_to / sigma) ** 2 * variance
+            current = alpha_to * x + torch.where(to == 0, 0.0, sigma_to**2 + more).sqrt() * noise
+        ratio = end.sin() / first.sin()
+        target = ((current - ratio * z.double()) / (end.cos() - ratio * first.cos())).float()
+        return Examples(z, *rows.level(0), target, index == 0, batch.conditioning)
 
 
 def make_chain(folder: Path, base, teacher: str, seed: int, changes: dict):
     """One chain, if it is not there."""
     changes = dict(changes)
-    stages.teacher_target = changes.pop("teacher_target", teacher_target)
-    addim_target.largest_step = 1.01 * torch.pi / 2 / changes.get("start_steps", base.start_steps)
+    objective = changes.pop("objective", None)
     fixed = {"pretrained_teacher_model": teacher, "output_dir": str(folder), "eval_images": 0}
-    distill(dataclasses.replace(base, **fixed, seed=seed, **changes))
+    config = dataclasses.replace(base, **fixed, seed=seed, **changes)
+    if objective is not None:
+        make_first_student(config, objective)
+    distill(config)
+
+
+@isolated()
+def make_first_student(config, objective: type[DistillationObjective]):
+    """The first student of a chain by another objective, if it is not there; the chain goes on from it."""
+    run = open_run(config)
+    stage = build_plan(run.config, run.teacher)[0]
+    record = Record(Path(run.config.output_dir), run.settings())
+    if record.stage(stage.name):
+        return
+    record.update(hardware=describe_hardware(run.accelerator))
+    task, teacher = build_distillation(run, run.teacher.model, stage), run.teacher.model
+    plain = task.objective
+    task = dataclasses.replace(task, objective=objective(plain.student, plain.teacher, plain.grid, plain.loss))
+    monitor = Monitor(run.accelerator, record.folder, stage.forward_passes)
+    monitor.start(stage, 1, 1, run.global_batch)
+    with StopRequest() as stop:
+        make_student(run, task, teacher, monitor, record, stop)
 
 
 def compare(rows: list[dict], others: list[dict]) -> str:
@@ -122,10 +151,10 @@ def show(folder: Path, names: list[str], against: str, seeds: list[int], figures
         asked = row["num_images"] == settings.num_images and row["seed"] in settings.seeds
         if asked and int(seed) in seeds:
             rows.setdefault((name, int(steps)), []).append({**row, "training_seed": int(seed)})
-    print(f"{'option':<32}{'steps':>6}{'distance, median [range]':>30}{'units':>8}{'seconds':>9}   against {against}")
+    print(f"{'option':<32}{'steps':>6}{'distance, median [range]':>30}{'passes':>8}{'seconds':>9}   against {against}")
     for name in names:
         records = [json.loads((chain_folder(folder, name, s) / "chain.json").read_text()) for s in seeds]
-        units = sum(stage["forward_passes"] for stage in records[0]["stages"])
+        passes = sum(stage["forward_passes"] for stage in records[0]["stages"])
         seconds = statistics.median(sum(stage["seconds"] for stage in r["stages"]) for r in records)
         for steps in STEPS:
             made = rows.get((name, steps), [])
@@ -134,7 +163,7 @@ def show(folder: Path, names: list[str], against: str, seeds: list[int], figures
             values = sorted(row["frechet_distance"] for row in made)
             spread = f"{statistics.median(values):.2f} [{values[0]:.2f}, {values[-1]:.2f}]"
             difference = compare(made, rows.get((against, steps), []))
-            print(f"{name:<32}{steps:>6}{spread:>30}{units:>8,}{seconds:>9.0f}   {difference}", flush=True)
+            print(f"{name:<32}{steps:>6}{spread:>30}{passes:>8,}{seconds:>9.0f}   {difference}", flush=True)
 
 
 def chain_folder(folder: Path, name: str, seed: int) -> Path:

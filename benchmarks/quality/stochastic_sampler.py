@@ -2,9 +2,9 @@
 
 python benchmarks/quality/stochastic_sampler.py demo-digits --steps 8,4
 
-For each N the N-step student of the folder is made into a stochastic one (`distill --stochastic_sampler`). The rivals:
-the N-step student itself, and, at equal training, that student trained on for as many updates (halving the student of
-2N steps into it again). Five sampling seeds of each, for every training seed.
+For each N the N-step student of the folder is made into a stochastic one (`distill --stochastic_sampler`). The
+baselines: the N-step student itself, and, at equal training, that student trained on for as many updates (the student
+of 2N steps is distilled into it again). Five sampling seeds of each, for every training seed.
 """
 
 import argparse
@@ -17,11 +17,14 @@ from conversion_ratios import chain_of, show
 from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate
+from diffusers_progdistill.objectives.distillation import DistillationLoss, DistillationObjective
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
-from diffusers_progdistill.training.chain import distill
-from diffusers_progdistill.training.loop import train_stage
+from diffusers_progdistill.processes.targets import TargetGrid
+from diffusers_progdistill.training.chain import distill, load_student
+from diffusers_progdistill.training.loop import StageTrainer
 from diffusers_progdistill.training.monitor import Monitor
-from diffusers_progdistill.training.stage import DistillationObjective, Stage
+from diffusers_progdistill.training.run import Run
+from diffusers_progdistill.training.stage import Stage, StageTask
 
 
 def stochastic(folder: Path, steps: int, updates: int, seed: int) -> ProgressiveDistillationPipeline:
@@ -35,17 +38,18 @@ def stochastic(folder: Path, steps: int, updates: int, seed: int) -> Progressive
 
 def trained_on(folder: Path, steps: int, updates: int, data, seed: int) -> ProgressiveDistillationPipeline:
     """The N-step student after as many updates again."""
-    pipeline = ProgressiveDistillationPipeline.from_pretrained(folder / f"steps-{steps}")
-    teacher = ProgressiveDistillationPipeline.from_pretrained(folder / f"steps-{2 * steps}")
-    kind = pipeline.scheduler.config.prediction_type
-    frozen = teacher.unet.eval().requires_grad_(False)
-    objective = DistillationObjective(frozen, kind, steps, kind, "truncated_snr", 1024)
-    config = chain_of("", "", seed=seed)
-    stage, monitor = Stage("again", 7, updates, 5), Monitor(Accelerator(cpu=True), None, 1)
-    monitor.start(stage, 1, 1, config.train_batch_size)
+    model, teacher = (load_student(folder / f"steps-{count}", torch.device("cpu")) for count in (steps, 2 * steps))
+    config, accelerator = chain_of("", "", seed=seed), Accelerator(cpu=True)
+    grid = TargetGrid.create(model.denoiser.process, steps).to("cpu")
+    student, loss = model.denoiser.make_student(), DistillationLoss("truncated_snr")
+    objective = DistillationObjective(student, teacher.denoiser, grid, loss)
     decay = config.ema_decay if config.use_ema else None
-    train_stage(Accelerator(cpu=True), pipeline.unet, objective, data, stage, config, monitor, ema_decay=decay)
-    return ProgressiveDistillationPipeline(pipeline.unet.requires_grad_(False).eval(), pipeline.scheduler)
+    # The seeds of its order and noise are none that a chain of the demo uses.
+    task = StageTask(Stage("again", updates, 5, num_steps=7), objective, model.scheduler, decay)
+    monitor = Monitor(accelerator, None, task.stage.forward_passes)
+    monitor.start(task.stage, 1, 1, config.train_batch_size)
+    result = StageTrainer(Run(config, accelerator, data, config.train_batch_size), task, monitor).train()
+    return ProgressiveDistillationPipeline(result.network.requires_grad_(False), model.scheduler)
 
 
 def main():

@@ -18,17 +18,17 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DynamoBackend, TorchDynamoPlugin
 from diffusers import UNet2DModel
-from updates import make_config, make_objective
+from updates import make_config, make_objective, make_task
 
 from diffusers_progdistill.data import ImageData
+from diffusers_progdistill.families.unet2d_network import default_unet_config
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.schedulers import ProgressiveDistillationScheduler
-from diffusers_progdistill.training.loop import train_stage
+from diffusers_progdistill.training.loop import StageTrainer
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.optimizer import make_optimizer
+from diffusers_progdistill.training.run import Run
 from diffusers_progdistill.training.setup import compiled
-from diffusers_progdistill.training.stage import Stage
-from diffusers_progdistill.training.teacher import default_unet_config
 
 
 class Clock(Monitor):
@@ -88,7 +88,7 @@ class Clock(Monitor):
 
 
 class Floor:
-    """What no halving update can do without, with tensors that are there already."""
+    """What no distillation update can do without, with tensors that are there already."""
 
     def __init__(self, accelerator, teacher, size: int, batch_size: int):
         self.autocast, self.teacher, self.student = accelerator.autocast, teacher, make_unet(size).to(teacher.device)
@@ -138,15 +138,16 @@ def updates_per_second(size: int, batch_size: int, variant: str, blocks: int, bl
     layout = torch.channels_last if "channels_last" in switches else torch.contiguous_format
     teacher = make_unet(size).to(accelerator.device, memory_format=layout).eval().requires_grad_(False)
     student = make_unet(size).to(accelerator.device, memory_format=layout)
-    objective = make_objective(compiled(accelerator, teacher), accelerator.device)
+    objective = make_objective(student, compiled(accelerator, teacher), accelerator.device)
     pixels = torch.randint(256, (max(512, batch_size), 3, size, size), dtype=torch.uint8).numpy()
     config = make_config(batch_size, logging_steps=10**9)
     floor = None if switches else Floor(accelerator, teacher, size, batch_size)
-    clock, stage = Clock(accelerator, block, blocks, floor), Stage("speed", 8, blocks * block, 5)
-    clock.start(stage, 1, 1, batch_size)
+    clock, task = Clock(accelerator, block, blocks, floor), make_task(objective, blocks * block)
+    clock.start(task.stage, 1, 1, batch_size)
     if clock.cuda:
         torch.cuda.reset_peak_memory_stats()
-    train_stage(accelerator, student, objective, ImageData(list(pixels), None, 3, size), stage, config, clock)
+    run = Run(config, accelerator, ImageData(list(pixels), None, 3, size), batch_size)
+    StageTrainer(run, task, clock).train()
     seconds, others = clock.seconds(clock.blocks), clock.seconds(clock.other_blocks)
     row = {
         "images_per_second": batch_size * block / statistics.median(seconds),

@@ -7,12 +7,18 @@ import torch
 from accelerate import Accelerator
 from networks import make_images, make_network
 
+from diffusers_progdistill import ProgressiveDistillationScheduler
+from diffusers_progdistill.denoisers.base import Denoiser
+from diffusers_progdistill.objectives.base import Batch
+from diffusers_progdistill.objectives.distillation import DistillationLoss, DistillationObjective
 from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE
+from diffusers_progdistill.processes.targets import TargetGrid
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.loop import train_stage
+from diffusers_progdistill.training.loop import StageTrainer
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.optimizer import make_optimizer
-from diffusers_progdistill.training.stage import Batch, DistillationObjective, Stage
+from diffusers_progdistill.training.run import Run
+from diffusers_progdistill.training.stage import Stage, StageTask
 
 
 NUM_STEPS, TIMESTEPS = 8, 1024
@@ -23,16 +29,23 @@ def make_config(batch_size: int, **options) -> DistillationConfig:
     return DistillationConfig(dataset_name="digits", report_to="none", train_batch_size=batch_size, **options)
 
 
-def make_objective(teacher, device=None, loss_type: str = "huber") -> DistillationObjective:
+def make_objective(student, teacher, device="cpu", loss_type: str = "huber") -> DistillationObjective:
     """The loss with both of its parts, which costs the most, or the squared one, the only one that peers know."""
-    own = {"huber_c": DistillationConfig.huber_c, "clip_loss": True} if loss_type == "huber" else {}
-    return DistillationObjective(
-        teacher, "v_prediction", NUM_STEPS, "v_prediction", "truncated_snr", TIMESTEPS, device, **own
-    )
+    own = (DistillationConfig.huber_c, DistillationConfig.clip_margin) if loss_type == "huber" else ()
+    process = ProgressiveDistillationScheduler(num_train_timesteps=TIMESTEPS).schedule
+    student, teacher = (Denoiser(network, process, "v_prediction") for network in (student, teacher))
+    grid = TargetGrid.create(process, NUM_STEPS).to(device)
+    return DistillationObjective(student, teacher, grid, DistillationLoss("truncated_snr", *own))
+
+
+def make_task(objective: DistillationObjective, updates: int, ema_decay: float | None = None) -> StageTask:
+    """A stage of so many updates."""
+    stage = Stage("speed", updates, 5, NUM_STEPS)
+    return StageTask(stage, objective, ProgressiveDistillationScheduler(), ema_decay)
 
 
 class Floor:
-    """What no halving update can do without."""
+    """What no distillation update can do without."""
 
     def __init__(self, network: str, batch_size: int):
         self.teacher = make_network(network).eval().requires_grad_(False)
@@ -56,8 +69,8 @@ class Floor:
 class Interleaving(Monitor):
     """Lets the other sides have their turn between two updates of the real loop."""
 
-    def __init__(self, accelerator, units: int, sides: dict, warm_up: int):
-        super().__init__(accelerator, None, units)
+    def __init__(self, accelerator, forward_passes: int, sides: dict, warm_up: int):
+        super().__init__(accelerator, None, forward_passes)
         self.sides, self.warm_up, self.updates = sides, warm_up, 0
         self.times = {name: [] for name in ("ours", *sides)}
 
@@ -86,12 +99,12 @@ def against(
     """Seconds of our update and of each of the others, in turns."""
     config = make_config(batch_size, logging_steps=50, use_ema=ema)
     accelerator = Accelerator(cpu=True)
-    objective = make_objective(make_network(network).eval().requires_grad_(False), loss_type=loss_type)
-    stage = Stage("speed", NUM_STEPS, warm_up + repeats, 5)
-    monitor = Interleaving(accelerator, stage.forward_passes, sides, warm_up)
-    monitor.start(stage, 1, 1, batch_size)
-    decay = config.ema_decay if ema else None
-    train_stage(accelerator, make_network(network), objective, make_images(network), stage, config, monitor, decay)
+    teacher = make_network(network).eval().requires_grad_(False)
+    objective = make_objective(make_network(network), teacher, loss_type=loss_type)
+    task = make_task(objective, warm_up + repeats, config.ema_decay if ema else None)
+    monitor = Interleaving(accelerator, task.stage.forward_passes, sides, warm_up)
+    monitor.start(task.stage, 1, 1, batch_size)
+    StageTrainer(Run(config, accelerator, make_images(network), batch_size), task, monitor).train()
     return monitor.times
 
 
@@ -102,7 +115,7 @@ def check(network: str, batch_size: int = NUM_STEPS) -> float:
     generator = torch.Generator().manual_seed(0)
     images, noise = (torch.randn(batch_size, 1, size, size, generator=generator) for _ in range(2))
     uniform = (torch.arange(batch_size) % NUM_STEPS + 0.5) / NUM_STEPS
-    examples = make_objective(teacher).examples(Batch(images, None, uniform, noise))
+    examples = make_objective(teacher, teacher).make_examples(Batch(images, {}, uniform, noise))
     exact, z = copy.deepcopy(teacher).double(), examples.z.double()
     index = (uniform * NUM_STEPS).long() + 1
     angles = [(ANGLE_MIN + ANGLE_RANGE * (index - part / 2) / NUM_STEPS).double() for part in range(3)]

@@ -10,17 +10,23 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler
 from helpers.chains import chain
 from helpers.networks import tiny_unet
+from helpers.stages import make_denoiser
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
+from diffusers_progdistill.denoisers.codec import PixelCodec
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.evaluation.sampling import draw_noise, generate
+from diffusers_progdistill.families import Model, open_model
+from diffusers_progdistill.families.unet2d import UNet2DFamily
+from diffusers_progdistill.pipelines.loading import ModelSource
 from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE
 from diffusers_progdistill.training import initial_steps as start
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
 
 
-ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True)
+CPU = torch.device("cpu")
+ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True, device=CPU)
 SPREADS = [0.02, 0.1, 0.3, 1.0, 2.5]
 
 
@@ -29,20 +35,22 @@ def angle_of(t):
 
 
 def gaussian_teacher(spread):
-    """The perfect model of pixels of this standard deviation, in place of a pipeline."""
+    """The perfect model of pixels of this standard deviation."""
 
-    class Network:
-        device = torch.device("cpu")
-
-        def __call__(self, z, timestep, labels=None, return_dict=False):
+    class Network(torch.nn.Module):
+        def forward(self, z, timestep, return_dict=False):
             angle = angle_of((timestep.double() + 1) / 1024)[:, None, None, None]
             variance = spread**2 * angle.cos() ** 2 + angle.sin() ** 2
             return ((angle.cos() * angle.sin() * (1 - spread**2) / variance * z).float(),)
 
-    config = SimpleNamespace(num_train_timesteps=1024, prediction_type="v_prediction")
-    scheduler = SimpleNamespace(config=config)
-    shape = {"latents_shape": lambda count: (count, 1, 8, 8), "is_conditional": False, "num_classes": None}
-    return SimpleNamespace(unet=Network(), scheduler=scheduler, **shape)
+    pipeline = SimpleNamespace(latents_shape=lambda count: (count, 1, 8, 8))
+    return Model(UNet2DFamily(), pipeline, make_denoiser(Network()), PixelCodec())
+
+
+def tiny_teacher(**options):
+    """A teacher with random weights."""
+    pipeline = ProgressiveDistillationPipeline(tiny_unet(**options), ProgressiveDistillationScheduler())
+    return UNet2DFamily().wrap(pipeline).freeze("cpu")
 
 
 def read_scale(spread, num_steps, solver):
@@ -132,12 +140,12 @@ def test_a_dry_run_does_not_sample_for_long(teacher_folder, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("world", [2, 3, 8])
 def test_processes_share_the_images(world, monkeypatch):
-    pipeline = ProgressiveDistillationPipeline(tiny_unet(), ProgressiveDistillationScheduler())
-    whole, parts = start.sample_teacher(pipeline, 4, "midpoint", ALONE), []
+    teacher = tiny_teacher()
+    whole, parts = start.sample_teacher(teacher, 4, "midpoint", ALONE), []
     monkeypatch.setattr(start, "gather_object", lambda mine: parts.extend(mine) or parts)
     for rank in range(world):
-        others = SimpleNamespace(process_index=rank, num_processes=world, is_main_process=rank == 0)
-        images = start.sample_teacher(pipeline, 4, "midpoint", others)
+        others = SimpleNamespace(process_index=rank, num_processes=world, is_main_process=rank == 0, device=CPU)
+        images = start.sample_teacher(teacher, 4, "midpoint", others)
     # The last process gathers what all have made.
     assert torch.equal(images, whole)
 
@@ -171,11 +179,10 @@ def test_only_numbers_and_auto(teacher_folder, tmp_path):
 
 @pytest.mark.parametrize("solver, tried", [("ddim", 4), ("midpoint", 3)])
 def test_real_images_change_less_and_less(solver, tried, teacher_folder, monkeypatch):
-    pipeline = ProgressiveDistillationPipeline.from_pretrained(teacher_folder)
-    pipeline.unet.requires_grad_(False)
+    teacher = open_model(ModelSource(str(teacher_folder), "teacher")).freeze("cpu")
     monkeypatch.setattr(start, "REFERENCE_STEPS", {"ddim": 128, "midpoint": 64})
     monkeypatch.setattr(start, "NUM_IMAGES", 16), monkeypatch.setattr(start, "TOLERANCE", 0.0)
-    _, changes = start.find_start(pipeline, 4, solver, ALONE)
+    _, changes = start.find_start(teacher, 4, solver, ALONE)
     values = list(changes.values())
     assert len(values) == tried and values == sorted(values, reverse=True)
 
@@ -183,7 +190,6 @@ def test_real_images_change_less_and_less(solver, tried, teacher_folder, monkeyp
 @pytest.mark.parametrize("classes", [None, 3])
 def test_its_images_are_the_samplers(classes):
     """With DDIM they are those that the pipeline makes from the same noise, with classes in turn."""
-    pipeline = ProgressiveDistillationPipeline(tiny_unet(num_class_embeds=classes), ProgressiveDistillationScheduler())
-    pipeline.unet.requires_grad_(False)
-    images = start.sample_teacher(pipeline, 16, "ddim", ALONE)[:8]
-    assert (images / 2 + 0.5 - generate(pipeline, 8, 16)).abs().max() < 1e-5
+    teacher = tiny_teacher(num_class_embeds=classes)
+    images = start.sample_teacher(teacher, 16, "ddim", ALONE)[:8]
+    assert (images / 2 + 0.5 - generate(teacher.pipeline, 8, 16)).abs().max() < 1e-5
