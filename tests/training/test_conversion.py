@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,6 @@ from helpers.networks import attention_unet, small_network, stock_teacher, tiny_
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.errors import InputError
-from diffusers_progdistill.families.unet2d import UNet2DFamily
 from diffusers_progdistill.objectives.base import Batch
 from diffusers_progdistill.objectives.conversion import ConversionObjective
 from diffusers_progdistill.processes.base import NoiseLevel, add_noise
@@ -245,8 +245,8 @@ def test_guided_sampling_of_a_teacher_is_the_folded_target(tmp_path):
     pipe.set_progress_bar_config(disable=True)
     latents = torch.randn(2, 1, 8, 8)
     image = pipe(2, [0, 2], 1, latents=latents, output_type="latent", guidance_scale=3.0).images
-    teacher = UNet2DFamily().wrap(pipe).denoiser
-    objective = ConversionObjective(teacher, "truncated_snr", teacher, guidance_scale=3.0)
+    denoiser = pipe.denoiser
+    objective = ConversionObjective(denoiser, "truncated_snr", replace(denoiser, guidance_scale=3.0))
     batch = Batch(latents, {"class_labels": torch.tensor([0, 2])}, None, None)
     with torch.no_grad():
         x = objective.make_target(latents, torch.full((2,), cosine_angle(1.0)), batch)

@@ -21,9 +21,11 @@ def schedule_of(**options):
 
 def make_objective(network, schedule, kind, guidance_scale=1.0, student_kind="v_prediction"):
     null = {"class_labels": torch.tensor([7])}
-    teacher = Denoiser(network, schedule, kind, has_classes=True, null_conditioning=null)
+    teacher = Denoiser(
+        network, schedule, kind, has_classes=True, null_conditioning=null, guidance_scale=guidance_scale
+    )
     student = Denoiser(None, schedule_of(), student_kind)
-    return ConversionObjective(student, "truncated_snr", teacher, guidance_scale)
+    return ConversionObjective(student, "truncated_snr", teacher)
 
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
@@ -69,7 +71,7 @@ def test_an_optimal_teacher_of_any_type_gives_the_optimal_x(kind):
     angle = torch.linspace(0.02, objective.max_angle, 40, dtype=torch.float64)
     z = torch.randn(40, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     level = NoiseLevel(angle, schedule.network_times(angle))
-    x, guidance = objective.teacher.predict_guided_x0(z, level, {}, 1.0)
+    x, guidance = objective.teacher.predict_x0_and_guidance(z, level, {})
     assert guidance == 0
     assert (x - torch.cos(angle)[:, None, None, None] * z).abs().max() < 1e-4
     # And is all of the target, wherever the teacher knows something.
