@@ -49,9 +49,14 @@ def loss_weight(angle: torch.Tensor, weighting: str, prediction_type: str) -> to
     return numerator / (signal if prediction_type == "epsilon" else noise)
 
 
+def mean_square(error: torch.Tensor) -> torch.Tensor:
+    """The mean of each sample's squared error, formed in float32 or better."""
+    return error.to(torch.promote_types(error.dtype, torch.float32)).square().flatten(1).mean(1)
+
+
 def weighted_loss(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Mean over the batch of weight times the squared error's mean over pixels; `weight` has shape `(batch_size,)`."""
-    return (weight * error.float().square().flatten(1).mean(1)).mean()
+    return (weight * mean_square(error)).mean()
 
 
 def pseudo_huber_loss(error: torch.Tensor, weight: torch.Tensor, c: float) -> torch.Tensor:
@@ -67,6 +72,6 @@ def pseudo_huber_loss(error: torch.Tensor, weight: torch.Tensor, c: float) -> to
         weight (`torch.Tensor`): Of the squared errors, shape `(batch_size,)`.
         c (`float`): Where the loss goes over from the square to the distance.
     """
-    square = weight * error.float().square().flatten(1).mean(1)
+    square = weight * mean_square(error)
     # The difference without its cancellation.
     return (square / ((square + c**2).sqrt() + c)).mean()

@@ -5,21 +5,10 @@ import math
 import pytest
 import torch
 
-from diffusers_progdistill.processes.betas import (
-    NoiseSchedule,
-    add_noise,
-    canonical_betas,
-    compute_angles,
-    cosine_angle,
-    get_velocity,
-    log_snr,
-)
+from diffusers_progdistill.processes.base import add_noise, get_velocity, log_snr
+from diffusers_progdistill.processes.betas import BetaProcess, canonical_betas, compute_angles, cosine_angle
 from diffusers_progdistill.processes.clipping import hidden_error
-from diffusers_progdistill.processes.prediction import (
-    PREDICTION_TYPES,
-    from_sample,
-    to_sample,
-)
+from diffusers_progdistill.processes.prediction import PREDICTION_TYPES, from_sample, output_slope, to_sample
 from diffusers_progdistill.processes.weighting import WEIGHTINGS, loss_weight, pseudo_huber_loss, weighted_loss
 
 
@@ -38,13 +27,13 @@ def test_betas_hold_the_schedule_exactly():
     betas = canonical_betas(1024)
     time = torch.arange(1, 1025, dtype=torch.float64) / 1024
     assert (compute_angles(betas) - cosine_angle(time)).abs().max() < 1e-12
-    assert NoiseSchedule(betas, 1024).is_canonical
-    assert NoiseSchedule([torch.tensor(b, dtype=torch.float32).item() for b in betas], 1024).is_canonical
-    assert not NoiseSchedule([0.01] * 1024, 1024).is_canonical
+    assert BetaProcess(betas, 1024).is_canonical
+    assert BetaProcess([torch.tensor(b, dtype=torch.float32).item() for b in betas], 1024).is_canonical
+    assert not BetaProcess([0.01] * 1024, 1024).is_canonical
 
 
 def test_angle_of_a_table_is_exact_at_entries_and_monotonous_between():
-    schedule = NoiseSchedule(torch.linspace(1e-4, 0.02, 100).tolist(), 100)
+    schedule = BetaProcess(torch.linspace(1e-4, 0.02, 100).tolist(), 100)
     table = torch.arange(100, dtype=torch.float64)
     alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 100).double(), 0)
     torch.testing.assert_close(schedule.angles(table).cos().square(), alphas_cumprod, atol=1e-12, rtol=0)
@@ -53,13 +42,15 @@ def test_angle_of_a_table_is_exact_at_entries_and_monotonous_between():
     assert schedule.angle(41.25) == pytest.approx(schedule.angles(torch.tensor([41.25])).item(), abs=1e-12)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction", "flow", "edm"])
 def test_conversions_recover_the_image(prediction_type):
     x, noise = torch.randn(2, 101, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind()
     angle = angles()[:, None]
     alpha, sigma = angle.cos(), angle.sin()
     z = add_noise(x, noise, angle)
-    truth = {"epsilon": noise, "sample": x, "v_prediction": get_velocity(x, noise, angle)}[prediction_type]
+    velocity = get_velocity(x, noise, angle)
+    truths = {"epsilon": noise, "sample": x, "v_prediction": velocity, "flow": noise - x, "edm": -velocity}
+    truth = truths[prediction_type]
     tolerance = 1e-10 / alpha.min().item() if prediction_type == "epsilon" else 1e-12
     torch.testing.assert_close(to_sample(truth, z, alpha, sigma, prediction_type), x, atol=tolerance, rtol=0)
     torch.testing.assert_close(from_sample(x, z, alpha, sigma, prediction_type), truth, atol=1e-10, rtol=0)

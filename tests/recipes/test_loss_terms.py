@@ -3,17 +3,23 @@
 import pytest
 import torch
 
+from diffusers_progdistill.denoisers.base import Denoiser
+from diffusers_progdistill.objectives.base import Batch, Examples
+from diffusers_progdistill.objectives.denoising import DenoisingObjective
+from diffusers_progdistill.objectives.distillation import DistillationLoss, DistillationObjective
+from diffusers_progdistill.processes.betas import BetaProcess, canonical_betas
 from diffusers_progdistill.processes.clipping import LARGEST_HIDDEN_ERROR, hidden_error
 from diffusers_progdistill.processes.targets import TargetGrid
-from diffusers_progdistill.training.feed import _stacked
-from diffusers_progdistill.training.stage import Batch, DenoisingObjective, DistillationObjective, Examples
 
 
-def objective_of(num_steps, dtype=torch.float32, **options):
-    teacher = lambda z, timestep, labels, return_dict: (torch.zeros_like(z),)  # noqa: E731
-    objective = DistillationObjective(teacher, "sample", num_steps, "sample", "constant", 1024, **options)
-    objective.grid = TargetGrid.create(num_steps, 1024, dtype)
-    return objective
+CANONICAL = BetaProcess(canonical_betas(), 1024)
+STUDENT = Denoiser(None, CANONICAL, "sample")
+
+
+def make_objective(num_steps, dtype=torch.float32, clip_margin=None):
+    teacher = Denoiser(lambda z, time, return_dict: (torch.zeros_like(z),), CANONICAL, "sample")
+    grid = TargetGrid.create(CANONICAL, num_steps).to(dtype=dtype)
+    return DistillationObjective(STUDENT, teacher, grid, DistillationLoss("constant", clip_margin=clip_margin))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -23,7 +29,7 @@ def test_the_last_step_is_marked_and_no_other(num_steps, dtype):
     # The ends and the middle of each interval of the uniform numbers.
     uniform = torch.cat([(rows + part) / num_steps for part in (1e-6, 0.5, 1 - 1e-3)]).to(dtype)
     images = torch.zeros(len(uniform), 1, 1, 1, dtype=dtype)
-    examples = objective_of(num_steps, dtype).examples(Batch(images, None, uniform, torch.ones_like(images)))
+    examples = make_objective(num_steps, dtype).make_examples(Batch(images, {}, uniform, torch.ones_like(images)))
     assert examples.is_last.dtype == torch.bool
     assert torch.equal(examples.is_last, (rows == 0).repeat(3))
     assert torch.equal(examples.is_last, examples.angle == examples.angle.min())
@@ -31,24 +37,28 @@ def test_the_last_step_is_marked_and_no_other(num_steps, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_a_cast_of_the_angles_does_not_switch_it_off(dtype):
-    objective = objective_of(4, clip_loss=True)
-    objective.reduce = lambda error, weight: error.flatten(1).mean(1)
-    examples = objective.examples(
-        Batch(torch.zeros(4, 1, 1, 1), None, (torch.arange(4) + 0.5) / 4, torch.ones(4, 1, 1, 1))
-    )
+    objective = make_objective(4, clip_margin=0.7)
+    batch = Batch(torch.zeros(4, 1, 1, 1), {}, (torch.arange(4) + 0.5) / 4, torch.ones(4, 1, 1, 1))
+    examples = objective.make_examples(batch)
     examples.target = torch.full_like(examples.target, 1.5)
     examples.angle = examples.angle.to(dtype)
-    student = lambda z, *_, **__: (torch.full_like(z, 1.25),)  # noqa: E731
-    assert objective.loss(student, examples).tolist() == [0, -0.25, -0.25, -0.25]
+    said = torch.full((4, 1, 1, 1), 1.25, requires_grad=True)
+    loss = objective.compute_losses(lambda z, *_, **__: (said,), examples)["loss"]
+    assert loss.item() == 3 / 4 * 0.25**2
+    # The gradient of a square is twice the error, here of one pixel in each of four images.
+    loss.backward()
+    assert (said.grad.flatten() * 4 / 2).tolist() == [0, -0.25, -0.25, -0.25]
 
 
 def test_the_mark_travels_with_shared_targets():
     z, angle = torch.zeros(2, 1, 1, 1), torch.ones(2)
-    batches = [Examples(z, angle, angle, z, None, torch.tensor(mark)) for mark in ([True, False], [False, False])]
-    assert torch.equal(_stacked(batches)[-1], torch.tensor([[True, False], [False, False]]))
-    batch = Batch(z, None, torch.tensor([0.2, 0.7]), z)
-    base = DenoisingObjective("sample", "constant", 1024).examples(batch)
-    assert base.is_last is None and _stacked([base, base])[-1] is None
+    batches = [Examples(z, angle, angle, z, torch.tensor(mark), {}) for mark in ([True, False], [False, False])]
+    stacked = Examples.stack(batches)
+    assert torch.equal(stacked.is_last, torch.tensor([[True, False], [False, False]]))
+    assert stacked.select(torch.tensor([1, 0]), torch.tensor([1, 0])).is_last.tolist() == [False, True]
+    batch = Batch(z, {}, torch.tensor([0.2, 0.7]), z)
+    base = DenoisingObjective(STUDENT, "constant").make_examples(batch)
+    assert not base.is_last.any() and not Examples.stack([base, base]).is_last.any()
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from helpers.networks import attention_unet, small_network, stock_teacher, tiny_
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.errors import InputError
-from diffusers_progdistill.processes.betas import add_noise, cosine_angle, time_to_timestep
-from diffusers_progdistill.processes.conversion import ConversionTeacher
+from diffusers_progdistill.objectives.base import Batch
+from diffusers_progdistill.objectives.conversion import ConversionObjective
+from diffusers_progdistill.processes.base import NoiseLevel, add_noise
+from diffusers_progdistill.processes.betas import cosine_angle, time_to_timestep
 from diffusers_progdistill.processes.prediction import to_sample
 from diffusers_progdistill.training import report
 from diffusers_progdistill.training.chain import distill
@@ -52,24 +55,25 @@ def test_a_foreign_teacher_is_compared_unclipped(tmp_path):
     teacher = stock_teacher(tmp_path / "stock")
     assert DDPMPipeline.from_pretrained(teacher).scheduler.config.clip_sample
     run = open_run(conversion(teacher, tmp_path / "out"))
-    assert not run.teacher.pipeline.scheduler.config.clip_sample
+    assert not run.teacher.model.pipeline.scheduler.config.clip_sample
 
 
 # Networks.
 
 
-def x_errors(network, kind, teacher, quintiles=5):
+def x_errors(network, kind, objective, quintiles=5):
     """
     Mean squared error of x against the teacher by quintile of the log-SNR, clean to noisy, for t uniform, as
     in training, where the teacher is the target.
     """
     data = load_digits().all_images().float() / 127.5 - 1
     generator = torch.Generator().manual_seed(3)
-    angle = torch.linspace(1e-3, teacher.angle_max - 1e-3, 500)
+    angle = torch.linspace(1e-3, objective.max_angle - 1e-3, 500)
     z = add_noise(data[:500], torch.randn(500, 1, 8, 8, generator=generator), angle[:, None, None, None])
     time = (angle - cosine_angle(0.0)) / (cosine_angle(1.0) - cosine_angle(0.0))
+    teacher = objective.teacher
     with torch.no_grad():
-        theirs, _ = teacher.predict(z, angle, None)
+        theirs = teacher.predict_x0(z, NoiseLevel(angle, teacher.process.network_times(angle)), {})
         output = network(z, time_to_timestep(time), return_dict=False)[0]
     alpha, sigma = torch.cos(angle)[:, None, None, None], torch.sin(angle)[:, None, None, None]
     ours = to_sample(output, z, alpha, sigma, kind)
@@ -108,13 +112,13 @@ def errors_before_and_after(kind, beta_schedule, num_train_timesteps, folder, te
     options = {"train_batch_size": 64, "learning_rate": 1e-3, "adam_beta2": 0.99}
     config = conversion(teacher, folder / "converted", conversion_updates=updates, **options)
     run = open_run(config)
-    network, _, _ = build_conversion(run)
-    before = x_errors(network.eval(), run.config.prediction_type, run.teacher.as_conversion_teacher())
+    objective = build_conversion(run).objective
+    before = x_errors(objective.student.network.eval(), run.config.prediction_type, objective)
     convert(config)
     converted = ProgressiveDistillationPipeline.from_pretrained(folder / "converted")
     assert converted.scheduler.schedule.is_canonical
     assert converted.scheduler.config.prediction_type == "v_prediction"
-    return before, x_errors(converted.unet.eval(), "v_prediction", run.teacher.as_conversion_teacher())
+    return before, x_errors(converted.unet.eval(), "v_prediction", objective)
 
 
 # As little training as shows it; the rest of the grid is trained longer.
@@ -146,7 +150,7 @@ def test_learned_variance_is_dropped_with_a_notice(tmp_path, caplog):
     assert "predicts a variance too" in caplog.text
     z, timestep = torch.randn(2, 1, 8, 8), torch.tensor([10.0, 900.0])
     with torch.no_grad():
-        assert torch.allclose(run.teacher.pipeline.unet(z, timestep).sample, unet(z, timestep).sample[:, :1])
+        assert torch.allclose(run.teacher.model.pipeline.unet(z, timestep).sample, unet(z, timestep).sample[:, :1])
 
 
 @pytest.mark.parametrize("kind", ["sample_epsilon", "sample", "epsilon", "v_prediction"])
@@ -241,11 +245,11 @@ def test_guided_sampling_of_a_teacher_is_the_folded_target(tmp_path):
     pipe.set_progress_bar_config(disable=True)
     latents = torch.randn(2, 1, 8, 8)
     image = pipe(2, [0, 2], 1, latents=latents, output_type="latent", guidance_scale=3.0).images
-    foreign = ConversionTeacher(
-        lambda z, t, c: unet(z, t, c).sample, scheduler.schedule, "v_prediction", 3.0, null_label=3
-    )
+    denoiser = pipe.denoiser
+    objective = ConversionObjective(denoiser, "truncated_snr", replace(denoiser, guidance_scale=3.0))
+    batch = Batch(latents, {"class_labels": torch.tensor([0, 2])}, None, None)
     with torch.no_grad():
-        x = foreign.target(latents, torch.full((2,), cosine_angle(1.0)), torch.tensor([0, 2]), latents)
+        x = objective.make_target(latents, torch.full((2,), cosine_angle(1.0)), batch)
     assert torch.allclose(image, x, atol=1e-5)
 
 

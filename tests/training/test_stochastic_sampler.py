@@ -13,7 +13,7 @@ from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDi
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.evaluation.sampling import draw_noise, generate
 from diffusers_progdistill.pipelines.export import with_metadata
-from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE
+from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE, BetaProcess, canonical_betas
 from diffusers_progdistill.processes.targets import TargetGrid, teacher_target
 
 
@@ -26,6 +26,11 @@ def teacher(z, timestep):
     """A nonlinear teacher of v, different at every timestep."""
     t = (timestep[:, None, None, None] + 1) / 1024
     return torch.tanh(z * (1 + t)) + torch.sin(7 * t + z)
+
+
+def predict_x0(z, level):
+    phi = level.angle[:, None, None, None]
+    return phi.cos() * z - phi.sin() * teacher(z, level.time)
 
 
 def ddim(z, x, phi, end):
@@ -42,7 +47,7 @@ def stochastic_scheduler(num_steps):
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 64, 4096])
 def test_one_step_with_the_target_lands_where_two_of_the_teachers_land(num_steps):
-    grid = TargetGrid.create_doubled(num_steps, 1024, torch.float64)
+    grid = TargetGrid.create_doubled(BetaProcess(canonical_betas(), 1024), num_steps)
     for i in {1, 2, 3, num_steps // 2, num_steps} & {*range(1, num_steps + 1)}:
         z = noise(1, seed=i)
         landed = z
@@ -50,7 +55,7 @@ def test_one_step_with_the_target_lands_where_two_of_the_teachers_land(num_steps
             phi = angle(k / num_steps)
             v = teacher(landed, torch.tensor([1024 * k / num_steps - 1], dtype=torch.float64))
             landed = ddim(landed, math.cos(phi) * landed - math.sin(phi) * v, phi, angle((k - 1) / num_steps))
-        target = teacher_target(teacher, z, grid.at(torch.tensor([i - 1])), "v_prediction")
+        target = teacher_target(predict_x0, z, grid.at(torch.tensor([i - 1])))
         own = ddim(z, target, angle(i / num_steps), angle(max(i - 2, 0) / num_steps))
         assert (own - landed).abs().max() <= 1e-12
 

@@ -1,24 +1,40 @@
 """Invariants 1-3: the student lands where the teacher lands, a perfect student has no loss, and the Gaussian case."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from diffusers_progdistill import ProgressiveDistillationScheduler
-from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE, cosine_angle
+from diffusers_progdistill.denoisers.base import Denoiser
+from diffusers_progdistill.objectives.base import Batch, Examples
+from diffusers_progdistill.objectives.distillation import DistillationLoss, DistillationObjective
+from diffusers_progdistill.processes.betas import (
+    ANGLE_MIN,
+    ANGLE_RANGE,
+    BetaProcess,
+    canonical_betas,
+    cosine_angle,
+)
 from diffusers_progdistill.processes.prediction import from_sample
 from diffusers_progdistill.processes.targets import TargetGrid, teacher_target
-from diffusers_progdistill.training.stage import Batch, DistillationObjective, Examples
 
 
+CANONICAL = BetaProcess(canonical_betas(), 1024)
 STEPS = [1, 2, 3, 4, 6, 8, 16, 48, 64, 128, 256, 512, 1024, 2048, 4096]
 
 
-def teacher(z, timestep, labels=None, return_dict=False):
+def teacher(z, timestep):
     """A nonlinear teacher of v, different at every timestep."""
     t = (timestep[:, None, None, None] + 1) / 1024
     return torch.tanh(z * (1 + t)) + torch.sin(7 * t + z)
+
+
+def predict_x0(z, level, network=teacher):
+    """x of a network that predicts v, as the paper writes it."""
+    angle = level.angle[:, None, None, None]
+    return angle.cos() * z - angle.sin() * network(z, level.time)
 
 
 def ddim(z, x, angle, angle_next):
@@ -58,7 +74,7 @@ def two_teacher_steps(z, num_steps):
 @pytest.mark.parametrize("num_steps", STEPS)
 def test_one_student_step_lands_where_two_teacher_steps_land(num_steps):
     z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(num_steps))
-    target = teacher_target(teacher, z, TargetGrid.create(num_steps, 1024, torch.float64), "v_prediction")
+    target = teacher_target(predict_x0, z, TargetGrid.create(CANONICAL, num_steps))
     _, _, (angle, _, angle_end) = exact_angles(num_steps)
     landed = ddim(z, target, angle, angle_end)
     assert (landed - two_teacher_steps(z, num_steps)).abs().max() <= 1e-12
@@ -68,8 +84,8 @@ def test_one_student_step_lands_where_two_teacher_steps_land(num_steps):
 @pytest.mark.parametrize("num_steps", STEPS)
 def test_one_step_of_a_longer_stage_lands_where_as_many_teacher_steps_land(num_steps, factor):
     z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(num_steps))
-    grid = TargetGrid.create(num_steps, 1024, torch.float64, factor=factor)
-    target = teacher_target(teacher, z, grid, "v_prediction")
+    grid = TargetGrid.create(CANONICAL, num_steps, factor)
+    target = teacher_target(predict_x0, z, grid)
     _, _, (angle, _, angle_end) = exact_angles(num_steps)
     landed = ddim(z, target, angle, angle_end)
     assert (landed - teacher_steps(z, num_steps, factor)).abs().max() <= 1e-12
@@ -94,8 +110,8 @@ def midpoint_steps(z, num_steps, pairs):
 @pytest.mark.parametrize("num_steps", STEPS)
 def test_one_step_lands_where_the_midpoint_rule_lands(num_steps, factor):
     z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(num_steps))
-    grid = TargetGrid.create(num_steps, 1024, torch.float64, factor=factor, midpoint=True)
-    target = teacher_target(teacher, z, grid.at(torch.arange(num_steps)), "v_prediction")
+    grid = TargetGrid.create(CANONICAL, num_steps, factor, midpoint=True)
+    target = teacher_target(predict_x0, z, grid.at(torch.arange(num_steps)))
     _, _, (angle, _, angle_end) = exact_angles(num_steps)
     landed = ddim(z, target, angle, angle_end)
     assert (landed - midpoint_steps(z, num_steps, factor // 2)).abs().max() <= 1e-12
@@ -117,10 +133,10 @@ def test_the_orders_of_the_two_rules(midpoint, order, spread):
     errors = []
     for factor in (16, 32, 64):
         # The interval that ends in clean data makes a jump over the last bit of noise: the others count.
-        rows = TargetGrid.create(4, 1024, torch.float64, factor=factor, midpoint=midpoint).at(torch.arange(1, 4))
+        rows = TargetGrid.create(CANONICAL, 4, factor, midpoint).at(torch.arange(1, 4))
         angle, angle_end = (a[1:] for a in exact_angles(4)[2][::2])
         z = torch.ones(3, 1, 1, 1, dtype=torch.float64)
-        landed = ddim(z, teacher_target(gaussian, z, rows, "v_prediction"), angle, angle_end)
+        landed = ddim(z, teacher_target(partial(predict_x0, network=gaussian), z, rows), angle, angle_end)
         errors.append((landed - scale(angle_end) / scale(angle)).abs().max().item())
     for coarse, fine in zip(errors, errors[1:]):
         assert 0.85 * 2**order <= coarse / fine <= 1.15 * 2**order
@@ -129,63 +145,56 @@ def test_the_orders_of_the_two_rules(midpoint, order, spread):
 @pytest.mark.parametrize("num_steps", [2, 4, 64])
 def test_target_is_the_papers_inversion(num_steps):
     z = torch.randn(num_steps, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    target = teacher_target(teacher, z, TargetGrid.create(num_steps, 1024, torch.float64), "v_prediction")
+    target = teacher_target(predict_x0, z, TargetGrid.create(CANONICAL, num_steps))
     _, _, (angle, _, end) = exact_angles(num_steps)
     ratio = end.sin() / angle.sin()
     inverted = (two_teacher_steps(z, num_steps) - ratio * z) / (end.cos() - ratio * angle.cos())
     torch.testing.assert_close(target, inverted, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("clip_loss", [False, True])
+def make_objective(num_steps, kind, loss, dtype=torch.float64):
+    network = lambda z, time, return_dict: (teacher(z, time),)  # noqa: E731
+    grid = TargetGrid.create(CANONICAL, num_steps).to(dtype=dtype)
+    student = Denoiser(None, CANONICAL, kind)
+    return DistillationObjective(student, Denoiser(network, CANONICAL, "v_prediction"), grid, loss)
+
+
+@pytest.mark.parametrize("clip_margin", [None, 0.7])
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "sample", "epsilon"])
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 64, 4096])
-def test_a_student_equal_to_the_composite_has_no_loss(num_steps, prediction_type, clip_loss):
+def test_a_student_equal_to_the_composite_has_no_loss(num_steps, prediction_type, clip_margin):
     # epsilon at t = 1 amplifies rounding by 2e4 in x, but its own loss is on epsilon and stays small.
-    options = {"clip_loss": clip_loss}
-    objective = DistillationObjective(
-        teacher, "v_prediction", num_steps, prediction_type, "truncated_snr", 1024, **options
-    )
-    objective.grid = TargetGrid.create(num_steps, 1024, torch.float64)
-    objective.weighting = "snr" if prediction_type == "epsilon" else "truncated_snr"
-    size = num_steps
-    shape = (size, 1, 1, 1)
-    generator = torch.Generator().manual_seed(1)
+    weighting = "snr" if prediction_type == "epsilon" else "truncated_snr"
+    objective = make_objective(num_steps, prediction_type, DistillationLoss(weighting, clip_margin=clip_margin))
+    shape, generator = (num_steps, 1, 1, 1), torch.Generator().manual_seed(1)
     images, noise = (torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(2))
-    uniform = (torch.arange(size, dtype=torch.float64) + 0.5) / num_steps
+    uniform = (torch.arange(num_steps, dtype=torch.float64) + 0.5) / num_steps
     _, _, (angle, _, end) = exact_angles(num_steps)
 
-    class Student:
-        def __call__(self, z, timestep, class_labels=None, return_dict=False):
-            landed = two_teacher_steps(z, num_steps)
-            x = (landed - (end.sin() / angle.sin()) * z) / (torch.sin(angle - end) / angle.sin())
-            return (Double(from_sample(x, z, angle.cos(), angle.sin(), prediction_type)),)
+    def student(z, timestep, return_dict):
+        landed = two_teacher_steps(z, num_steps)
+        x = (landed - (end.sin() / angle.sin()) * z) / (torch.sin(angle - end) / angle.sin())
+        return (from_sample(x, z, angle.cos(), angle.sin(), prediction_type),)
 
-    # The loss itself is formed in float32 in training; here everything stays in float64.
-    class Double(torch.Tensor):
-        def float(self):
-            return self.as_subclass(torch.Tensor)
-
-    objective.teacher = lambda z, t, labels, return_dict: (teacher(z, t),)
-    loss = objective.loss(Student(), objective.examples(Batch(images, None, uniform, noise)))
-    assert loss.item() <= 1e-24
+    losses = objective.compute_losses(student, objective.make_examples(Batch(images, {}, uniform, noise)))
+    assert losses.keys() == {"loss"} and losses["loss"].dtype == torch.float64
+    assert losses["loss"].item() <= 1e-24
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 8])
 def test_only_the_last_step_is_judged_by_the_finished_image(num_steps):
     """A student that is off beyond the range of pixels alone, at one grid point after the other."""
     losses = []
-    for clip_loss in (False, True):
-        objective = DistillationObjective(
-            teacher, "sample", num_steps, "sample", "constant", 1024, clip_loss=clip_loss
-        )
-        angle = objective.grid.angles[:, 0]
-        examples = Examples(
-            *(torch.zeros(num_steps, 1, 2, 2), angle, angle, torch.full((num_steps, 1, 2, 2), 1.5), None),
-            is_last=torch.arange(num_steps) == 0,
-        )
-        student = lambda z, *_, **__: (torch.full_like(z, 1.25),)  # noqa: E731
-        objective.reduce = lambda error, weight: error.square().mean((1, 2, 3))
-        losses.append(objective.loss(student, examples))
+    for clip_margin in (None, 0.7):
+        loss = DistillationLoss("constant", clip_margin=clip_margin)
+        objective = make_objective(num_steps, "sample", loss, torch.float32)
+        student = lambda z, time, return_dict: (torch.full_like(z, 1.25),)  # noqa: E731
+        rows = []
+        for i, angle in enumerate(objective.grid.angles[:, :1]):
+            z, target = torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 1.5)
+            examples = Examples(z, angle, angle, target, torch.tensor([i == 0]), {})
+            rows.append(objective.compute_losses(student, examples)["loss"])
+        losses.append(torch.stack(rows))
     assert torch.equal(losses[0], torch.full((num_steps,), 0.0625))
     assert losses[1][0] == 0 and torch.equal(losses[1][1:], losses[0][1:])
 
