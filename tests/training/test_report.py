@@ -29,10 +29,10 @@ def chain(tmp_path, monkeypatch):
 
     def measure(**options):
         config = DistillationConfig(start_steps=8, end_steps=4, cache_dir=str(tmp_path / "cache"), **options)
-        teacher = SimpleNamespace(pipeline=pipelines[0], guidance_scale=1.0)
+        teacher = SimpleNamespace(model=SimpleNamespace(pipeline=pipelines[0]), guidance_scale=1.0)
         record = SimpleNamespace(folder=tmp_path, content=content)
         found = Report(config, record, load_digits(), teacher, Accelerator(cpu=True))
-        found.add_student(SimpleNamespace(name="steps-4", number=4), pipelines[1])
+        found.add_student(SimpleNamespace(name="steps-4", num_steps=4), pipelines[1])
         return found
 
     return measure
@@ -53,7 +53,6 @@ def test_what_is_there_is_not_measured_again(chain, tmp_path, monkeypatch, capsy
 
 def test_a_chain_and_evaluate_keep_the_same_figures(teacher_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "REFERENCE_STEPS", 16)
-<<<<<<< ours
     folder = tmp_path / "run"
     words = f"--pretrained_teacher_model {teacher_folder} --output_dir {folder} --dataset_name digits"
     words += f" --cache_dir {tmp_path}"
@@ -67,17 +66,3 @@ def test_a_chain_and_evaluate_keep_the_same_figures(teacher_folder, tmp_path, mo
     for row in after:
         row.pop("psnr_to_reference"), row.pop("reference")
     assert sorted(map(json.dumps, after)) == sorted(map(json.dumps, before))
-=======
-    kept = {"num_images": images, "feature_extractor": extractor, "students": {"4": 1.5}}
-    kept["teacher"] = {"16": 0.5}
-    config = DistillationConfig(eval_images=8, start_steps=8, end_steps=4, cache_dir=str(tmp_path))
-    pipeline = ProgressiveDistillationPipeline(tiny_unet(), ProgressiveDistillationScheduler())
-    teacher, record = (
-        SimpleNamespace(model=SimpleNamespace(pipeline=pipeline), guidance_scale=1.0),
-        SimpleNamespace(content={"evaluation": kept}),
-    )
-    found = Report(config, record, load_digits(), teacher, Accelerator(cpu=True)).evaluation
-    assert found["students"] == ({"4": 1.5} if stays else {})
-    assert (found["teacher"]["16"] == 0.5) == stays
-    assert (found["num_images"], found["feature_extractor"]) == (8, "classifier")
->>>>>>> theirs
