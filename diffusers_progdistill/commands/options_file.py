@@ -62,11 +62,11 @@ class OptionsFile:
         tree = self._compose(self._read_text())
         try:
             lines = self._list_lines(tree, self.where)
-            inner = {k: self._list_lines(*lines.pop(k)) for k in SECTIONS if k in lines}
+            inner = self._list_lines(*lines[command]) if command in lines else {}
         except RecursionError as error:
             raise InputError(f"{self.where}: a << leads back to itself") from error
         values = {}
-        for name, (node, place) in (lines | inner.get(command, {})).items():
+        for name, (node, place) in ({k: v for k, v in lines.items() if k not in SECTIONS} | inner).items():
             values |= self._read_line(name, node, place)
         return values
 

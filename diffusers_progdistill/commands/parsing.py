@@ -17,10 +17,7 @@ DATA_SETS = {"dataset_name", "train_data_dir"}
 
 
 class OptionParser(argparse.ArgumentParser):
-    """
-    The parser of the options of a dataclass. It takes no abbreviations, says what is wrong in one line without the
-    usage, and returns what was typed only.
-    """
+    """A parser without abbreviations that says what is wrong in one line, and returns what was typed only."""
 
     def __init__(self, config_class: type, prog: str, description: str):
         super().__init__(
@@ -33,9 +30,8 @@ class OptionParser(argparse.ArgumentParser):
         self.readers = {one.name: find_reader(one.type) for one in fields(config_class)}
         for one in fields(config_class):
             self._add_option(one)
-        self.add_argument(
-            "--config", action="append", metavar="FILE.yaml", help="Options as 'option: value' lines; typed ones win."
-        )
+        help = "Options as 'option: value' lines; typed ones win."
+        self.add_argument("--config", action="append", metavar="FILE.yaml", help=help)
 
     def _add_option(self, one: Field):
         choices, reader = list_choices(one.type), self.readers[one.name]
@@ -48,8 +44,7 @@ class OptionParser(argparse.ArgumentParser):
             **({"nargs": "?", "const": True} if reader is read_truth else {}),
         )
         if reader is read_truth and one.default is not False:
-            help = f"Set --{one.name} to false."
-            self.add_argument(f"--no_{one.name}", dest=one.name, action="store_false", help=help)
+            self.add_argument(f"--no_{one.name}", dest=one.name, action="store_false", help=f"Not --{one.name}.")
 
     def error(self, message: str) -> NoReturn:
         if unknown := re.match(r"unrecognized arguments: (\S+)", message):
@@ -65,15 +60,8 @@ class OptionParser(argparse.ArgumentParser):
 
 def parse(config_class: type, argv: list[str], prog: str, description: str) -> Any:
     """
-    Parse a command line into a dataclass of options; typed options win over those of `--config FILE.yaml`.
-
-    Args:
-        config_class (`type`): The dataclass.
-        argv (`list[str]`): The words after the command's name.
-        prog, description (`str`): For the help page; the last word of `prog` is the command.
-
-    Raises:
-        [`InputError`]: If something is unknown or of the wrong type.
+    The options in the words after a command's name; typed ones win over those of `--config FILE.yaml`. `prog` ends in
+    the command's name.
     """
     parser = OptionParser(config_class, prog, description)
     typed = vars(parser.parse_args([_spell(word) for word in argv]))

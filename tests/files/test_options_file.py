@@ -154,9 +154,9 @@ def test_typed_mistakes(argv, cause, capsys):
 @pytest.mark.parametrize(
     "content, cause",
     [
-        ('{"in_channels": 1,\n oops}', "not a JSON object (line 2)"),
+        ('{"in_channels": 1,\n oops}', "double quotes: line 2 column 2"),
         ("[1]", "not a JSON object"),
-        (b'{"a": "\xf6"}', "not a JSON object (not UTF-8)"),
+        (b'{"a": "\xf6"}', "not a JSON object ('utf-8' codec"),
         ('{"in_chanels": 1}', "did you mean in_channels?"),
         ('{"vocab_size": 1}', "no 'vocab_size'"),
         ('{"in_channels": 1, "block_out_channels": "wide"}', "--model_config_name_or_path"),
