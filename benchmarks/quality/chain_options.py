@@ -79,7 +79,7 @@ class AddimObjective(DistillationObjective):
     """
 
     @torch.no_grad()
-    def make_examples(self, batch: Batch) -> Examples:
+    def make_examples(self, batch: Batch, update: int = 0) -> Examples:
         index = (batch.uniform * self.num_steps).long()
         rows = self.grid.at(index)
         first, middle = (expand_like(rows.angles[:, k], batch.data).double() for k in range(2))

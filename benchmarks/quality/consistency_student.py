@@ -1,20 +1,15 @@
-"""The rival of a chain: one consistency-style student of the same teacher, at the same cost in forward passes.
+"""The baseline of a chain: one consistency student of the same teacher, at the same cost in forward passes.
 
 python benchmarks/quality/consistency_student.py train --config CONFIG.yaml --output_dir consistency --forward_passes N
 python benchmarks/quality/consistency_student.py measure consistency --config CONFIG.yaml --evaluation FOLDER
 
-diffusers' latent-consistency recipe (Luo et al., 2023) for a UNet2DModel on pixels: 64 DDIM steps of the teacher, one
-of which the student is to be consistent over; boundary scalings with sigma_data 0.5 and timesteps times 10; a
-pseudo-Huber loss with c = 0.001 on x; the target network is the student's average with decay 0.95, and it is what is
-measured. Without text there is no guidance to embed. An update costs 5 forward passes, as a halving does: the
-student's three, one of the teacher, one of the target network. Optimizer, batch and learning rate are the chain's.
-
-Sampled as diffusers' LCMScheduler does, with fresh noise after each step ("consistency"), and with the noise that its
+It is `progdistill distill --objective consistency` (see `objectives/consistency.py`); an update costs 5 forward passes.
+Sampled as its authors do, with fresh noise after each step ("consistency"), and by DDIM, with the noise that its
 prediction implies ("consistency, DDIM").
 """
 
 import argparse
-import copy
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -26,103 +21,51 @@ from diffusers_progdistill.evaluation.figures import Evaluation, EvaluationSetti
 from diffusers_progdistill.evaluation.metrics import load_metrics
 from diffusers_progdistill.evaluation.store import format_table, summarize_rows
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
-from diffusers_progdistill.processes.betas import add_noise, cosine_angle, time_to_timestep
-from diffusers_progdistill.processes.prediction import to_sample
+from diffusers_progdistill.processes.base import NoiseLevel, add_noise
+from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.network import student_network
-from diffusers_progdistill.training.run import open_run, run_alone
-from diffusers_progdistill.training.stage import Examples, Objective, Stage
-
-
-GRID_STEPS, TARGET_DECAY, HUBER_C = 64, 0.95, 1e-3
-SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0
-
-
-def consistency(network, z, timestep, angle, labels, prediction_type):
-    """The consistency function f(z, t): x for all but the cleanest images."""
-    output = network(z, timestep, class_labels=labels, return_dict=False)[0].float()
-    angle = angle[:, None, None, None]
-    x = to_sample(output, z, torch.cos(angle), torch.sin(angle), prediction_type)
-    scaled = (timestep * TIMESTEP_SCALING)[:, None, None, None]
-    skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
-    return skip * z + scaled / (scaled**2 + SIGMA_DATA**2).sqrt() * x
-
-
-class ConsistencyObjective(Objective):
-    """f(z_t, t) is to be what the average's f is after one DDIM step of the teacher."""
-
-    def __init__(self, teacher, student, prediction_type: str, num_train_timesteps: int):
-        super().__init__(prediction_type, "constant", num_train_timesteps)
-        self.teacher, self.student = teacher, student
-        # After an interruption the average begins at the student: it remembers some twenty updates.
-        self.average = copy.deepcopy(student).requires_grad_(False).eval()
-        self.started = False
-
-    @torch.no_grad()
-    def examples(self, batch) -> Examples:
-        new, old = list(self.student.parameters()), list(self.average.parameters())
-        torch._foreach_lerp_(old, new, 1 - TARGET_DECAY if self.started else 1.0)
-        self.started = True
-        index = 1 + (batch.uniform * GRID_STEPS).long()
-        time, time_next = index / GRID_STEPS, (index - 1) / GRID_STEPS
-        angle, angle_next = cosine_angle(time), cosine_angle(time_next)
-        timestep, timestep_next = (time_to_timestep(t, self.num_train_timesteps) for t in (time, time_next))
-        z = add_noise(batch.images, batch.noise, angle[:, None, None, None])
-        output = self.teacher(z, timestep, batch.labels, return_dict=False)[0]
-        alpha, sigma = torch.cos(angle)[:, None, None, None], torch.sin(angle)[:, None, None, None]
-        x = to_sample(output, z, alpha, sigma, self.prediction_type)
-        z_next = add_noise(x, (z - alpha * x) / sigma, angle_next[:, None, None, None])
-        target = consistency(self.average, z_next, timestep_next, angle_next, batch.labels, self.prediction_type)
-        # Clean data are their own image.
-        return Examples(z, timestep, angle, torch.where((index == 1)[:, None, None, None], x, target), batch.labels)
-
-    def loss(self, model, examples: Examples) -> torch.Tensor:
-        e = examples
-        made = consistency(model, e.z, e.timestep, e.angle, e.labels, self.prediction_type)
-        return ((made - e.target).square() + HUBER_C**2).sqrt().sub(HUBER_C).mean()
 
 
 class ConsistencyPipeline(ProgressiveDistillationPipeline):
-    """Multistep consistency sampling at t = 1, (N - 1)/N, ... 1/N."""
+    """Multistep consistency sampling at u = 1, (N - 1)/N, ... 1/N."""
 
     fresh_noise = True
 
     @torch.no_grad()
     def __call__(self, batch_size, class_labels, num_inference_steps, generator, latents, **_):
-        config, count = self.scheduler.config, num_inference_steps
+        denoiser, count = self.denoiser, num_inference_steps
         labels = self.prepare_class_labels(class_labels, batch_size, self.device)
+        conditioning = {} if labels is None else {"class_labels": labels}
         z = latents.to(self.device)
         for i in range(count, 0, -1):
-            time = torch.full((batch_size,), i / count, device=self.device)
-            angle, timestep = cosine_angle(time), time_to_timestep(time, config.num_train_timesteps)
-            x = consistency(self.unet, z, timestep, angle, labels, config.prediction_type)
+            angle, time = (torch.full((batch_size,), v, device=self.device) for v in denoiser.process.level(i / count))
+            x = denoiser.predict_x0(z, NoiseLevel(angle, time), conditioning)
             if i > 1:
                 if self.fresh_noise:
                     noise = torch.stack([torch.randn(z.shape[1:], generator=g) for g in generator]).to(z)
                 else:
                     angles = angle[:, None, None, None]
                     noise = (z - torch.cos(angles) * x) / torch.sin(angles)
-                z = add_noise(x, noise, cosine_angle(time - 1 / count)[:, None, None, None])
+                z = add_noise(x, noise, torch.tensor(denoiser.process.level((i - 1) / count)[0]))
         return argparse.Namespace(images=self.decode(x, "pt"))
 
 
 def train(config: DistillationConfig, forward_passes: int):
-    """Train the student into the output folder; a run that was stopped goes on."""
-    run = open_run(config)
-    teacher = run.teacher.pipeline
-    student = student_network(teacher.unet)
-    num_train = teacher.scheduler.config.num_train_timesteps
-    objective = ConsistencyObjective(teacher.unet, student, config.prediction_type, num_train)
-    # Its targets move with its average, so each serves one update, whatever the options say.
-    stage = Stage("steps-1", 1, round(forward_passes / 5), 5)
-    run_alone(run, student, objective, teacher.scheduler, stage, TARGET_DECAY)
+    """Train the student into `steps-1` of the output folder; a run that was stopped goes on."""
+    updates = round(forward_passes / 5)
+    # Its targets move with its target network, so each serves one update. A student of one step gets twice the updates.
+    distill(
+        dataclasses.replace(
+            config, objective="consistency", end_steps=1, updates_per_stage=updates // 2, reuse_targets=1
+        )
+    )
 
 
 def measure(config: DistillationConfig, folder: Path, options):
     """Add its figures to the `evaluation.json` of a folder, with the noise and the features of the others."""
     accelerator, pipelines = Accelerator(cpu=not torch.accelerator.is_available()), []
     for fresh in (True, False):
-        pipeline = ConsistencyPipeline.from_pretrained(folder).to(accelerator.device)
+        pipeline = ConsistencyPipeline.from_pretrained(folder / "steps-1").to(accelerator.device)
         pipeline.unet.eval().requires_grad_(False)
         pipeline.fresh_noise = fresh
         pipelines.append(("consistency" if fresh else "consistency, DDIM", pipeline))

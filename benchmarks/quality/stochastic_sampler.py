@@ -18,13 +18,14 @@ from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.objectives.distillation import DistillationLoss, DistillationObjective
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.processes.targets import TargetGrid
 from diffusers_progdistill.training.chain import distill, load_student
 from diffusers_progdistill.training.loop import StageTrainer
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.run import Run
-from diffusers_progdistill.training.stage import Stage, StageTask
+from diffusers_progdistill.training.task import StageTask
 
 
 def stochastic(folder: Path, steps: int, updates: int, seed: int) -> ProgressiveDistillationPipeline:

@@ -11,6 +11,7 @@ from diffusers_progdistill import ProgressiveDistillationScheduler
 from diffusers_progdistill.denoisers.base import Denoiser
 from diffusers_progdistill.objectives.base import Batch
 from diffusers_progdistill.objectives.distillation import DistillationLoss, DistillationObjective
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE
 from diffusers_progdistill.processes.targets import TargetGrid
 from diffusers_progdistill.training.config import DistillationConfig
@@ -18,7 +19,7 @@ from diffusers_progdistill.training.loop import StageTrainer
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.optimizer import make_optimizer
 from diffusers_progdistill.training.run import Run
-from diffusers_progdistill.training.stage import Stage, StageTask
+from diffusers_progdistill.training.task import StageTask
 
 
 NUM_STEPS, TIMESTEPS = 8, 1024

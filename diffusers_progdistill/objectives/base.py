@@ -8,6 +8,7 @@ import torch
 
 from ..denoisers.base import Conditioning, Denoiser
 from ..processes.base import NoiseLevel
+from .stage import Stage
 
 
 @dataclass
@@ -81,15 +82,11 @@ class Objective(abc.ABC):
         weighting (`str`): Of the error of x as a function of the noise level, one of `WEIGHTINGS`.
 
     Attributes:
-        passes_per_batch (`float`): Cost of an update with fresh examples in forward passes of the network: 3 for the
-            student's own forward and backward pass, and what the examples ask of others.
         networks (`dict[str, torch.nn.Module]`): Networks beside the student that change while it is trained. The loop
             moves, checkpoints and resumes them by name, and knows nothing else of them.
         optimizers (`dict[str, torch.optim.Optimizer]`): Those of these networks, which [`after_update`] steps. They
             are checkpointed and resumed too.
     """
-
-    passes_per_batch: float = 3
 
     def __init__(self, student: Denoiser, weighting: str):
         self.student, self.weighting = student, weighting
@@ -97,8 +94,14 @@ class Objective(abc.ABC):
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
     @abc.abstractmethod
-    def make_examples(self, batch: Batch) -> Examples:
-        """Noisy samples and their targets; nothing in them needs a gradient."""
+    def make_examples(self, batch: Batch, update: int = 0) -> Examples:
+        """
+        Noisy samples and their targets; nothing in them needs a gradient.
+
+        Args:
+            batch ([`Batch`]): A micro-batch.
+            update (`int`): The number of the batch, counted from 0: that of the update, where each has fresh examples.
+        """
 
     @abc.abstractmethod
     def compute_losses(self, network: torch.nn.Module, examples: Examples) -> dict[str, torch.Tensor]:
@@ -118,3 +121,31 @@ class Objective(abc.ABC):
 
     def after_update(self, update: int):  # noqa: B027 - most objectives do nothing here
         """Called when the student's optimizer has made update number `update`, counted from 1."""
+
+
+class TeacherObjective(Objective):
+    """An objective of a stage that has a teacher. A leaf is a file with a subclass, and a line in `registry.py`."""
+
+    @classmethod
+    @abc.abstractmethod
+    def build(cls, student: Denoiser, teacher: Denoiser, stage: Stage, config) -> "TeacherObjective":
+        """
+        The objective of a stage.
+
+        Args:
+            student ([`Denoiser`]): What is trained, a copy of the teacher.
+            teacher ([`Denoiser`]): What it learns from.
+            stage ([`Stage`]): Its steps and updates.
+            config ([`DistillationConfig`]): The options.
+        """
+
+    @staticmethod
+    @abc.abstractmethod
+    def count_example_passes(factor: int, evaluations: int) -> int:
+        """
+        Forward passes that the examples of a batch cost, beside the student's own.
+
+        Args:
+            factor (`int`): Steps of the teacher that a step of the student replaces.
+            evaluations (`int`): Of the teacher's network in a step: 2 with guidance, else 1.
+        """

@@ -33,7 +33,6 @@ class ConversionObjective(DenoisingObjective):
     def __init__(self, student: Denoiser, weighting: str, teacher: Denoiser):
         super().__init__(student, weighting)
         self.teacher = teacher
-        self.passes_per_batch = 4 if teacher.guidance_scale == 1 else 5
         # Noisier than this the teacher is not the target.
         self.max_angle = teacher.process.max_angle
         if teacher.prediction_type == "epsilon":

@@ -12,7 +12,7 @@ class DenoisingObjective(Objective):
     """w(SNR) ||x - x(z)||^2 at u uniform in (0, 1], formed in the network's own output space."""
 
     @torch.no_grad()
-    def make_examples(self, batch: Batch) -> Examples:
+    def make_examples(self, batch: Batch, update: int = 0) -> Examples:
         level = self.student.process.levels(1 - batch.uniform)
         z = add_noise(batch.data, batch.noise, expand_like(level.angle, batch.data))
         target = self.make_target(z, level.angle, batch)

@@ -10,7 +10,8 @@ from ..processes.clipping import hidden_error
 from ..processes.prediction import from_sample, merge_heads, output_slope, to_sample
 from ..processes.targets import TargetGrid, teacher_target
 from ..processes.weighting import loss_weight, pseudo_huber_loss, weighted_loss
-from .base import Batch, Examples, Objective
+from .base import Batch, Examples, TeacherObjective
+from .stage import Stage
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class DistillationLoss:
     clip_margin: float | None = None
 
 
-class DistillationObjective(Objective):
+class DistillationObjective(TeacherObjective):
     """
     The target is where the teacher's steps lead, at u = i/N with i uniform in 1 ... N.
 
@@ -43,11 +44,25 @@ class DistillationObjective(Objective):
     def __init__(self, student: Denoiser, teacher: Denoiser, grid: TargetGrid, loss: DistillationLoss):
         super().__init__(student, loss.weighting)
         self.teacher, self.grid, self.loss = teacher, grid, loss
-        self.num_steps, teacher_steps = grid.angles.shape
-        self.passes_per_batch = 3 + teacher_steps
+        self.num_steps = len(grid.angles)
+
+    @classmethod
+    def build(cls, student: Denoiser, teacher: Denoiser, stage: Stage, config) -> "DistillationObjective":
+        if config.stochastic_sampler:
+            # Its student spans two steps of a teacher on its own grid.
+            grid = TargetGrid.create_doubled(student.process, stage.num_steps)
+        else:
+            grid = TargetGrid.create(student.process, stage.num_steps, stage.factor, stage.midpoint)
+        huber_c = config.huber_c if config.loss_type == "huber" else None
+        loss = DistillationLoss(config.weighting, huber_c, config.clip_margin if config.clip_loss else None)
+        return cls(student, teacher, grid.to(next(student.network.parameters()).device), loss)
+
+    @staticmethod
+    def count_example_passes(factor: int, evaluations: int) -> int:
+        return factor * evaluations
 
     @torch.no_grad()
-    def make_examples(self, batch: Batch) -> Examples:
+    def make_examples(self, batch: Batch, update: int = 0) -> Examples:
         index = (batch.uniform * self.num_steps).long()
         rows = self.grid.at(index)
         z = add_noise(batch.data, batch.noise, expand_like(rows.angles[:, 0], batch.data))

@@ -13,9 +13,9 @@ from ..errors import InputError, PublishError
 from ..families import Model, open_model
 from ..hub.folder import Publication, publish_folder, write_card
 from ..hub.upload import open_repository
-from ..objectives.distillation import DistillationLoss, DistillationObjective
+from ..objectives.registry import OBJECTIVES
+from ..objectives.stage import Stage
 from ..pipelines.loading import ModelSource
-from ..processes.targets import TargetGrid
 from ..record import Record, only_process_in, with_students
 from .config import DistillationConfig
 from .convert import build_conversion
@@ -32,8 +32,8 @@ from .run import Run, open_run
 from .saturation import describe_saturation, share_of_data
 from .setup import check_classes, check_resume, compiled, describe_run
 from .signals import StopRequest, agree_to_stop
-from .stage import Stage, StageTask
 from .student import make_student
+from .task import StageTask
 from .trackers import finish_trackers, start_trackers
 
 
@@ -197,22 +197,10 @@ def load_student(folder: Path, device: torch.device) -> Model:
 def build_distillation(run: Run, teacher: Model, stage: Stage) -> StageTask:
     """The distillation stage of a teacher, which its student starts as."""
     config, denoiser = run.config, teacher.denoiser
-    if config.stochastic_sampler:
-        # Its student spans two steps of a teacher on its own grid.
-        grid = TargetGrid.create_doubled(denoiser.process, stage.num_steps)
-    else:
-        grid = TargetGrid.create(denoiser.process, stage.num_steps, stage.factor, stage.midpoint)
-    loss = DistillationLoss(
-        config.weighting,
-        config.huber_c if config.loss_type == "huber" else None,
-        config.clip_margin if config.clip_loss else None,
-    )
-    is_first = teacher is run.teacher.model
     # Guidance is folded in once: by the conversion stage, or else by the first distillation stage.
-    guidance_scale = config.guidance_scale if is_first else 1.0
-    network = compiled(run.accelerator, denoiser.network)
-    frozen = replace(denoiser, network=network, guidance_scale=guidance_scale)
-    objective = DistillationObjective(denoiser.make_student(), frozen, grid.to(run.accelerator.device), loss)
+    guidance_scale = config.guidance_scale if teacher is run.teacher.model else 1.0
+    frozen = replace(denoiser, network=compiled(run.accelerator, denoiser.network), guidance_scale=guidance_scale)
+    objective = OBJECTIVES[config.objective].build(denoiser.make_student(), frozen, stage, config)
     metadata = {"num_inference_steps": stage.num_steps, "weighting": config.weighting, **run.teacher.metadata}
     if config.stochastic_sampler:
         metadata["stochastic_sampler"] = True

@@ -183,6 +183,11 @@ class DistillationConfig(ConversionConfig):
         "What the options are that are not given: 'paper', as Salimans & Ho (2022) did, or 'default', as measured best"
         " here. Default: default, or what the run in --output_dir began with.",
     )
+    objective: Literal["distillation", "consistency"] = option(
+        "distillation",
+        "What students learn: 'distillation', progressive distillation, or 'consistency', a baseline: one student of"
+        " --end_steps by consistency distillation.",
+    )
     start_steps: str | None = option(
         None,
         "Number of sampling steps of the teacher, which students start below; 'auto' looks where more of them hardly"
@@ -283,6 +288,8 @@ class DistillationConfig(ConversionConfig):
         """Sampling steps of the students, in the order in which they are made."""
         if self.stochastic_sampler:
             return [self.start_steps]
+        if self.objective == "consistency":
+            return [self.end_steps]
         steps = [self.start_steps]
         while steps[-1] > self.end_steps:
             # The last stage takes what is left of the factor: there a step has the most to learn.

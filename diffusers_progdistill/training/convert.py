@@ -14,7 +14,7 @@ from .plan import build_conversion_stage, print_plan
 from .pretrained import FLAG
 from .run import Run, open_run
 from .single import run_single
-from .stage import StageTask
+from .task import StageTask
 
 
 @isolated()

@@ -7,9 +7,9 @@ import torch
 
 from ..data import BatchLayout, GlobalOrder, make_loader
 from ..objectives.base import Batch, Examples, Objective
+from ..objectives.stage import Stage
 from ..seeds import derive_seed
 from .run import Run
-from .stage import Stage
 
 
 # Batches whose targets are kept for the updates that share them.
@@ -101,7 +101,7 @@ class ExampleStream:
             rows = self.layout.find_rows(micro_batch)
             batch = self.noise.make_batch(drawn, rows, images, labels if is_labelled else None)
             with self.run.accelerator.autocast():
-                examples = self.objective.make_examples(batch)
+                examples = self.objective.make_examples(batch, number)
             yield examples
 
     def _mix(self, update: int) -> Iterator[Examples]:

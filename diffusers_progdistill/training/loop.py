@@ -18,7 +18,7 @@ from .optimizer import GuardedStep, clip_gradient, make_optimizer
 from .run import Run
 from .sharding import gathered, prepare
 from .signals import StopCheck, StopRequest
-from .stage import StageTask
+from .task import StageTask
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..disk import replace_file, writing
-from .stage import Stage
+from ..objectives.stage import Stage
 from .trackers import Rows
 
 

@@ -6,12 +6,14 @@ import time
 import psutil
 import torch
 
+from ..objectives.registry import OBJECTIVES
+from ..objectives.stage import Stage
 from .config import ConversionConfig, DistillationConfig
 from .loop import StageTrainer
 from .monitor import Monitor
 from .pretrained import Teacher
 from .run import Run
-from .stage import Stage, StageTask
+from .task import StageTask
 
 
 # The folder of an converted teacher in a chain's output folder.
@@ -35,7 +37,8 @@ def build_plan(config: DistillationConfig, teacher: Teacher) -> list[Stage]:
         factor = 2 if config.stochastic_sampler else before // n
         # Guidance that no conversion stage folds in is asked for by the first stage, with two passes a step.
         is_guided = config.guidance_scale != 1 and not teacher.reasons and not stages
-        passes = 3 + factor * (2 if is_guided else 1) / config.reuse_targets
+        asked = OBJECTIVES[config.objective].count_example_passes(factor, 2 if is_guided else 1)
+        passes = 3 + asked / config.reuse_targets
         # A student is right on its own grid alone, and there DDIM is exact.
         midpoint = config.teacher_solver == "midpoint" and not stages and not teacher.is_student
         updates = config.count_updates(n)

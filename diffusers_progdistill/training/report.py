@@ -8,8 +8,8 @@ from ..evaluation.pictures import save_curve, save_rows
 from ..evaluation.samplers import SamplingOptions
 from ..evaluation.sampling import sample_chunk
 from ..evaluation.store import format_table, summarize_rows
+from ..objectives.stage import Stage
 from ..record import Record
-from .stage import Stage
 
 
 # Steps at which a teacher's own curve is flat: the reference of every evaluation, unless it has steps of its own.

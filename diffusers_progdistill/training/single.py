@@ -11,8 +11,8 @@ from .monitor import Monitor
 from .run import Run
 from .setup import check_resume
 from .signals import StopRequest
-from .stage import StageTask
 from .student import make_single
+from .task import StageTask
 from .trackers import finish_trackers, start_trackers
 
 

@@ -8,7 +8,7 @@ from .loop import StageResult, StageTrainer
 from .monitor import Monitor
 from .run import Run
 from .signals import StopRequest
-from .stage import StageTask
+from .task import StageTask
 
 
 def train_task(run: Run, task: StageTask, monitor: Monitor, record: Record, stop: StopRequest) -> StageResult:

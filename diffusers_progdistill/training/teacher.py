@@ -11,6 +11,7 @@ from ..denoisers.base import Denoiser
 from ..families.unet2d import UNet2DFamily
 from ..families.unet2d_network import DEFAULT_WIDTHS, check_forward, default_unet_config, load_unet_config, make_unet
 from ..objectives.denoising import DenoisingObjective
+from ..objectives.stage import Stage
 from ..pipelines.export import with_metadata
 from ..pipelines.loading import ModelSource
 from ..schedulers import ProgressiveDistillationScheduler
@@ -22,7 +23,7 @@ from .resolve import resolve
 from .run import Run, open_accelerator
 from .setup import check_batch
 from .single import run_single
-from .stage import Stage, StageTask
+from .task import StageTask
 
 
 @isolated()

@@ -10,8 +10,8 @@ from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationScheduler
 from diffusers_progdistill.evaluation.sampling import generate
+from diffusers_progdistill.objectives.base import Batch
 from diffusers_progdistill.processes.betas import cosine_angle
-from diffusers_progdistill.training.stage import Batch
 
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "quality" / "consistency_student.py"

@@ -5,12 +5,13 @@ from diffusers_progdistill.data import load_data
 from diffusers_progdistill.denoisers.base import Denoiser
 from diffusers_progdistill.objectives.denoising import DenoisingObjective
 from diffusers_progdistill.objectives.distillation import DistillationLoss, DistillationObjective
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.processes.targets import TargetGrid
 from diffusers_progdistill.training.loop import StageResult, StageTrainer
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.run import Run
 from diffusers_progdistill.training.setup import check_batch, make_accelerator
-from diffusers_progdistill.training.stage import Stage, StageTask
+from diffusers_progdistill.training.task import StageTask
 
 from .networks import tiny_unet
 

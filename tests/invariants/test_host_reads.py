@@ -6,8 +6,8 @@ from helpers.stages import distillation_task, make_run, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusers_progdistill.objectives.distillation import DistillationLoss
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.stage import Stage
 
 
 class Reads(TorchDispatchMode):

@@ -10,10 +10,10 @@ from helpers.networks import tiny_unet
 from helpers.stages import distillation_task, make_run, train
 
 from diffusers_progdistill.objectives.distillation import DistillationLoss
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.examples import BUFFER_BATCHES
 from diffusers_progdistill.training.monitor import Monitor
-from diffusers_progdistill.training.stage import Stage
 
 
 BATCH, UPDATES = 16, 2 * BUFFER_BATCHES + 4

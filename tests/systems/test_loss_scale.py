@@ -11,6 +11,7 @@ from helpers.systems import chain_config, read_record, set_environment
 import diffusers_progdistill.training.run as run_module
 from diffusers_progdistill import ProgressiveDistillationScheduler
 from diffusers_progdistill.objectives.denoising import DenoisingObjective
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.health import Health
@@ -18,7 +19,7 @@ from diffusers_progdistill.training.isolation import isolated
 from diffusers_progdistill.training.loss_scale import is_searching
 from diffusers_progdistill.training.optimizer import clip_gradient
 from diffusers_progdistill.training.setup import make_accelerator
-from diffusers_progdistill.training.stage import Stage, StageTask
+from diffusers_progdistill.training.task import StageTask
 
 
 FIRST_SCALE = 2.0**16

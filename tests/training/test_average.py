@@ -5,8 +5,8 @@ import torch
 from helpers.networks import tiny_unet
 from helpers.stages import denoising_task, make_run, train
 
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.training.monitor import Monitor
-from diffusers_progdistill.training.stage import Stage
 
 
 class Witness(Monitor):

@@ -14,10 +14,10 @@ from helpers.stages import distillation_task, make_run, train
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.errors import InputError
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.training import report
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import TeacherConfig
-from diffusers_progdistill.training.stage import Stage
 from diffusers_progdistill.training.teacher import train_teacher
 
 

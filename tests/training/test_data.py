@@ -9,10 +9,10 @@ from PIL import Image
 from diffusers_progdistill.data import BatchLayout, GlobalOrder, decode, load_data, load_digits
 from diffusers_progdistill.data import images as images_module
 from diffusers_progdistill.errors import InputError
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.training.config import DistillationConfig, TeacherConfig
 from diffusers_progdistill.training.examples import BatchNoise
 from diffusers_progdistill.training.run import Run
-from diffusers_progdistill.training.stage import Stage
 
 
 @pytest.fixture

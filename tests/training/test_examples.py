@@ -11,9 +11,9 @@ from helpers.stages import make_denoiser, make_run
 
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.objectives.base import Examples, Objective
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.examples import BUFFER_BATCHES, ExampleStream
-from diffusers_progdistill.training.stage import Stage
 
 
 BATCH = 12
@@ -24,7 +24,7 @@ class Numbered(Objective):
 
     asked = 0
 
-    def make_examples(self, batch):
+    def make_examples(self, batch, update):
         self.asked += 1
         first = batch.uniform < 0.5
         return Examples(batch.data, batch.uniform, batch.uniform, batch.noise, first, batch.conditioning)

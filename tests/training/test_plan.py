@@ -7,10 +7,10 @@ from helpers.networks import small_network
 
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.objectives.denoising import DenoisingObjective
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.training import plan
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.plan import build_conversion_stage, seconds_of
-from diffusers_progdistill.training.stage import Stage
 
 
 @pytest.mark.parametrize("guidance, passes", [(1.0, 4), (2.0, 5)])
@@ -39,12 +39,12 @@ def test_a_teacher_is_planned_and_timed(tmp_path, capsys):
 def test_what_only_a_first_update_needs_is_not_counted(tmp_path, capsys, monkeypatch):
     make_examples, sizes, now = DenoisingObjective.make_examples, set(), 0.0
 
-    def slow_at_first(self, batch):
+    def slow_at_first(self, batch, update):
         nonlocal now
         # As a GPU loads its kernels: two seconds for the first of its size, a thousandth for every other.
         now += 0.001 if len(batch.data) in sizes else 2.0
         sizes.add(len(batch.data))
-        return make_examples(self, batch)
+        return make_examples(self, batch, update)
 
     monkeypatch.setattr(plan, "time", SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr(DenoisingObjective, "make_examples", slow_at_first)

@@ -1,10 +1,6 @@
-"""A stage of a run: what it is in the plan, and what it trains."""
+"""A stage of a run, as a plan has it."""
 
 from dataclasses import dataclass
-
-from diffusers import SchedulerMixin
-
-from ..objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -48,22 +44,3 @@ class Stage:
     @property
     def forward_passes(self) -> int:
         return round(self.updates * self.passes_per_update)
-
-
-@dataclass(frozen=True)
-class StageTask:
-    """
-    What a stage trains.
-
-    Attributes:
-        stage ([`Stage`]): Its place in the plan.
-        objective ([`Objective`]): The loss; its student's network is what is trained.
-        scheduler ([`SchedulerMixin`]): What is stored beside the network.
-        ema_decay (`float`, *optional*): The network ends as the average of its weights, with this decay, which warms
-            up as in diffusers' [`EMAModel`].
-    """
-
-    stage: Stage
-    objective: Objective
-    scheduler: SchedulerMixin
-    ema_decay: float | None = None
