@@ -6,8 +6,6 @@ from pathlib import Path
 from .errors import InputError, describe_reason
 
 
-INDEX_NAME = "model_index.json"
-
 # Pictures with more pixels than this are not decompressed: a few kilobytes can hold gigabytes.
 MOST_PIXELS = 64_000_000
 
@@ -17,12 +15,13 @@ def leads_out(path: Path, root: Path) -> bool:
     return not path.resolve().is_relative_to(root.resolve())
 
 
-def check_model_files(folder: Path, flag: str, trust_remote_code: bool):
+def check_model_files(folder: Path, index: dict, flag: str, trust_remote_code: bool):
     """
     Refuse a pipeline folder whose files lead out of it, or that brings code of its own.
 
     Args:
         folder (`Path`): The pipeline folder.
+        index (`dict`): The content of its `model_index.json`.
         flag (`str`): What a message calls it.
         trust_remote_code (`bool`): Whether its code may run.
 
@@ -42,7 +41,7 @@ def check_model_files(folder: Path, flag: str, trust_remote_code: bool):
             # Shards lie beside their index; a separator in a name can only lead elsewhere.
             if not isinstance(name, str) or {"/", "\\"} & set(name):
                 raise InputError(f"{flag}: {path.relative_to(folder)} names {name}, which leads out of the folder")
-    name = find_code(read_json(folder / INDEX_NAME, flag), folder)
+    name = find_code(index, folder)
     if name and not trust_remote_code:
         raise InputError(f"{flag} would run code of its own ({name}); if you trust it, give --trust_remote_code")
 

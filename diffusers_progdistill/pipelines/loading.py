@@ -7,7 +7,6 @@ import diffusers
 import torch
 from accelerate.utils import parse_flag_from_env
 from diffusers import UNet2DModel
-from huggingface_hub import hf_hub_download
 
 from ..denoisers.heads import accept_network
 from ..errors import InputError, describe_reason
@@ -65,29 +64,26 @@ def load_pipeline(source: ModelSource, folder: Path, index: dict) -> Progressive
 
 def check_components(index: dict, what: str):
     """Refuse a pipeline that does more than denoise pixels with a `UNet2DModel` on a schedule."""
-    name = index.get("_class_name") or "pipeline"
+    name = index.get("_class_name") or "DiffusionPipeline"
     # A class of its own code stands beside the file that has it.
-    name = str(name[-1] if isinstance(name, (list, tuple)) and name else name)
-    components = {k: v for k, v in index.items() if not k.startswith("_") and _is_component(v)}
-    if others := sorted(components.keys() - set(COMPONENTS)):
-        named = listed(f"{k} ({components[k][1]})" for k in others)
+    name = str(name[-1] if isinstance(name, list) else name)
+    # A library and a class each; both are null for a component that is left out.
+    pairs = {k: v for k, v in index.items() if not k.startswith("_") and isinstance(v, list) and len(v) == 2}
+    components = {k: v for k, v in pairs.items() if None not in v}
+    if others := [f"{k} ({v[1]})" for k, v in components.items() if k not in COMPONENTS]:
         raise InputError(
-            f"{what} is a {name} with {named}: only a UNet2DModel that works on pixels, and a scheduler, can be used"
+            f"{what} is a {name} with {listed(others)}: only a UNet2DModel that works on pixels, and a scheduler, can"
+            " be used"
         )
     if missing := [k for k in COMPONENTS if k not in components]:
         raise InputError(f"{what} is a {name} without {' and '.join(missing)}: it must have both")
     library, kind = components["unet"]
     if library == "diffusers" and kind != "UNet2DModel":
         raise InputError(f"{what} has a {kind}: it must be a UNet2DModel")
-    if hasattr(diffusers, name) and name not in PIXEL_PIPELINES:
-        raise InputError(f"{what} is a {name}: it must be a DDPMPipeline, a DDIMPipeline or another of that kind")
-    if "_class_name" in index and name not in PIXEL_PIPELINES:
+    if name not in PIXEL_PIPELINES:
+        if hasattr(diffusers, name):
+            raise InputError(f"{what} is a {name}: it must be a DDPMPipeline, a DDIMPipeline or another of that kind")
         logger.warning("%s is a %s, which is not used: its network is, on its schedule", what, name)
-
-
-def _is_component(value) -> bool:
-    """A library and a class; both are null for a component that is left out."""
-    return isinstance(value, (list, tuple)) and len(value) == 2 and None not in value
 
 
 def load_scheduler(folder: Path, kind: str, what: str) -> ProgressiveDistillationScheduler:
@@ -137,25 +133,19 @@ def read_network_config(source: ModelSource) -> dict:
     Raises:
         [`InputError`]: If there is none, or it is of another network.
     """
-    what, config = source.what, read_json(_find_config(source), source.what)
+    what, failures = source.what, []
+    for name in ("config.json", "unet/config.json"):
+        path = Path(source.name)
+        try:
+            config = read_json(path if path.is_file() else source.find_file(name), what)
+            break
+        except Exception as error:  # the Hub client raises many kinds
+            failures.append(error)
+    else:
+        raise InputError(f"{what} has no config of a UNet2DModel: {describe_reason(failures[0])}") from failures[0]
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise InputError(f"{what} is the config of a {config['_class_name']}: it must be a UNet2DModel's")
     return {k: v for k, v in config.items() if not k.startswith("_")}
-
-
-def _find_config(source: ModelSource) -> Path:
-    path, failures = Path(source.name), []
-    for place in (path, path / "config.json", path / "unet" / "config.json"):
-        if place.is_file():
-            return place
-    if path.is_dir():
-        raise InputError(f"{source.what} has no config.json: give a UNet2DModel's config.json, its folder or its name")
-    for subfolder in (None, "unet"):
-        try:
-            return Path(hf_hub_download(source.name, "config.json", subfolder=subfolder, **source.place))
-        except Exception as error:  # the Hub client raises many kinds
-            failures.append(error)
-    raise InputError(f"{source.what} cannot be read: {describe_reason(failures[0])}") from failures[0]
 
 
 def find_device() -> torch.device:

@@ -9,7 +9,10 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import HfApi, hf_hub_download
 
 from ..errors import InputError, describe_reason
-from ..trust import INDEX_NAME, check_model_files, read_json
+from ..trust import check_model_files, read_json
+
+
+INDEX_NAME = "model_index.json"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class ModelSource:
     def place(self) -> dict:
         """Where on the Hub, and in its cache, as the options of a download."""
         return {"revision": self.revision, "cache_dir": self.cache_dir, "token": self.token}
+
+    def find_file(self, name: str) -> Path:
+        """A file in the folder, which need not be there, or one that is downloaded from the Hub."""
+        folder = Path(self.name)
+        return folder / name if folder.is_dir() else Path(hf_hub_download(self.name, name, **self.place))
 
     def list_names(self, folder: str) -> list[str]:
         """The names of a component's files on the Hub, as far as they can be asked for."""
@@ -73,27 +81,22 @@ def open_folder(
     if folder.is_file():
         raise InputError(f"{what} is a file: give a diffusers pipeline folder, or a name on the Hub")
     if not folder.is_dir():
-        folder = _download(source, check_index, pipeline_class)
+        if os.path.isabs(source.name) or source.name.startswith((".", "~")) or source.name.count("/") != 1:
+            raise InputError(f"{what} is not a folder: give a diffusers pipeline folder")
+        options = {**source.place, "variant": source.variant, "trust_remote_code": source.trust_remote_code}
+        try:
+            check_index(read_json(source.find_file(INDEX_NAME), what), what)
+            folder = Path(pipeline_class.download(source.name, **options))
+        except InputError:
+            raise
+        except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
+            raise InputError(f"{what} cannot be loaded from the Hub: {describe_reason(error)}") from error
     elif not (folder / INDEX_NAME).exists():
         raise InputError(f"{what} has no {INDEX_NAME}: give a diffusers pipeline folder")
-    check_model_files(folder, what, source.trust_remote_code)
     index = read_json(folder / INDEX_NAME, what)
+    check_model_files(folder, index, what, source.trust_remote_code)
     check_index(index, what)
     return folder, index
-
-
-def _download(source: ModelSource, check_index, pipeline_class: type[DiffusionPipeline]) -> Path:
-    name, what = source.name, source.what
-    if os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") != 1:
-        raise InputError(f"{what} is not a folder: give a diffusers pipeline folder")
-    options = {**source.place, "variant": source.variant, "trust_remote_code": source.trust_remote_code}
-    try:
-        check_index(read_json(Path(hf_hub_download(name, INDEX_NAME, **source.place)), what), what)
-        return Path(pipeline_class.download(name, **options))
-    except InputError:
-        raise
-    except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user
-        raise InputError(f"{what} cannot be loaded from the Hub: {describe_reason(error)}") from error
 
 
 def find_place(folder: Path, name: str, config_name: str = "config.json") -> Path:

@@ -2,10 +2,9 @@ import math
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
@@ -25,7 +24,7 @@ METADATA_KEY = "_progdistill"
 GRID_TOLERANCE = 1e-3
 
 
-class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
+class ProgressiveDistillationScheduler(DDIMScheduler):
     """
     Samples progressively distilled models: DDIM on the grid t = i/N, i = N ... 1, that the N-step model was trained
     on (Salimans & Ho, 2022, [arXiv 2202.00512](https://huggingface.co/papers/2202.00512)).
@@ -34,8 +33,7 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
     [`DDPMScheduler`] is accepted too, and [`~ConfigMixin.from_config`] keeps the schedule to and from
     [`DDIMScheduler`], [`DDPMScheduler`], [`DPMSolverMultistepScheduler`] and [`UniPCMultistepScheduler`].
 
-    This model inherits from [`SchedulerMixin`] and [`ConfigMixin`]. Check the superclass documentation for the generic
-    methods the library implements for all schedulers such as loading and saving.
+    This scheduler inherits from [`DDIMScheduler`]. Check the superclass documentation for what is not said here.
 
     Args:
         num_train_timesteps (`int`, defaults to 1024):
@@ -50,21 +48,11 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         trained_betas (`np.ndarray` or `list[float]`, *optional*):
             An array of betas that is used in place of `beta_schedule`. The config always holds the betas here, so that
             other scheduler classes take over the schedule as it is.
-        clip_sample (`bool`, defaults to `False`):
-            Clip the predicted clean image in every step, as [`DDIMScheduler`] does.
-        set_alpha_to_one (`bool`, defaults to `True`):
-            Whether the last step goes to clean data; otherwise to the noise level of timestep 0.
+        clip_sample, clip_sample_range, thresholding, dynamic_thresholding_ratio, sample_max_value, set_alpha_to_one:
+            As [`DDIMScheduler`], but nothing is clipped by default.
         prediction_type (`str`, defaults to `"v_prediction"`):
             `"epsilon"`, `"sample"`, `"v_prediction"` or `"sample_epsilon"` (twice the output channels: the paper's
             merged prediction of x and epsilon).
-        thresholding (`bool`, defaults to `False`):
-            Dynamic thresholding of the predicted clean image, as [`DDIMScheduler`] does.
-        dynamic_thresholding_ratio (`float`, defaults to 0.995):
-            The ratio of the dynamic thresholding. Valid only when `thresholding=True`.
-        clip_sample_range (`float`, defaults to 1.0):
-            The maximum magnitude for sample clipping. Valid only when `clip_sample=True`.
-        sample_max_value (`float`, defaults to 1.0):
-            The threshold value of the dynamic thresholding. Valid only when `thresholding=True`.
         timestep_spacing (`str`, defaults to `"trailing"`):
             Only `"trailing"`: in the config it makes other scheduler classes use the grid of this one, whose own
             default is another. `from_config` sets it.
@@ -75,12 +63,6 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
     Raises:
         `ValueError`: For a prediction type, beta schedule or timestep spacing that is not one of the above.
     """
-
-    _compatibles = [e.name for e in KarrasDiffusionSchedulers]
-    order = 1
-
-    # One implementation of dynamic thresholding for all of diffusers, so ours is that one.
-    _threshold_sample = DDIMScheduler._threshold_sample
 
     @register_to_config
     def __init__(
@@ -138,9 +120,7 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         defaults. The grid is always this class's own (`timestep_spacing="trailing"`).
 
         Args:
-            config (`dict[str, Any]`): The config of a scheduler.
-            return_unused_kwargs (`bool`, *optional*, defaults to `False`): As [`~ConfigMixin.from_config`].
-            kwargs (remaining dictionary of keyword arguments, *optional*): Override entries of the config.
+            config, return_unused_kwargs, kwargs: As [`~ConfigMixin.from_config`].
 
         Raises:
             `ValueError`: If the config is of a scheduler without a variance preserving schedule.
@@ -160,16 +140,6 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
     def has_stochastic_sampler(self) -> bool:
         """Whether the model was distilled for Meng et al.'s sampler with fresh noise, which `step` then is."""
         return bool((self.config.get(METADATA_KEY) or {}).get("stochastic_sampler"))
-
-    def scale_model_input(self, sample: torch.Tensor, timestep: float | torch.Tensor | None = None) -> torch.Tensor:
-        """
-        Ensures interchangeability with schedulers that need to scale the denoising model input: returns `sample`.
-
-        Args:
-            sample (`torch.Tensor`): The input sample.
-            timestep (`float` or `torch.Tensor`, *optional*): The current timestep.
-        """
-        return sample
 
     def set_timesteps(
         self,
@@ -240,23 +210,13 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
 
     def set_begin_index(self, begin_index: int = 0):
         """
-        Let a run begin at this entry of the grid, for example for image-to-image. Steps are counted up from there,
+        Let a run begin at this index of the grid, for example for image-to-image. Steps are counted up from there,
         whatever timesteps they are called with.
-
-        Args:
-            begin_index (`int`, *optional*, defaults to 0):
-                The index of the first timestep.
         """
         self._begin_index, self._step_index = begin_index, None
 
     def index_for_timestep(self, timestep: float | torch.Tensor) -> int | None:
-        """
-        The index of the entry of the grid that a timestep is; `None` if it is none.
-
-        Args:
-            timestep (`float` or `torch.Tensor`):
-                The timestep. One on a device is read, for which the host waits.
-        """
+        """The index of a timestep in the grid, `None` if it is not there. The host waits for one on a device."""
         distances = np.abs(self._grid - float(timestep))
         index = int(distances.argmin())
         tolerance = GRID_TOLERANCE * self.config.num_train_timesteps / self.num_inference_steps
@@ -301,24 +261,13 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         next.
 
         Args:
-            model_output (`torch.Tensor`):
-                The output of the model, of the scheduler's prediction type.
+            model_output, sample, use_clipped_model_output, generator, variance_noise, return_dict:
+                As [`DDIMScheduler.step`]; fresh noise is that of `eta > 0` and of the stochastic sampler.
             timestep (`float` or `torch.Tensor`):
                 The current timestep. Off the grid the step is 1/N in t, at most to clean data.
-            sample (`torch.Tensor`):
-                The current sample z_t.
             eta (`float`, *optional*, defaults to 0.0):
                 Weight of fresh noise: 0 is DDIM, 1 ancestral sampling (section 1.6 of the DDIM paper). Must be 0 with
                 the stochastic sampler, which has its own.
-            use_clipped_model_output (`bool`, *optional*, defaults to `False`):
-                Whether epsilon is computed again from the clipped clean image (the paper's sampler). Without clipping
-                it changes nothing.
-            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
-                For the fresh noise of `eta > 0` and of the stochastic sampler.
-            variance_noise (`torch.Tensor`, *optional*):
-                The fresh noise itself, in place of a generator.
-            return_dict (`bool`, *optional*, defaults to `True`):
-                Whether to return a [`~schedulers.scheduling_ddim.DDIMSchedulerOutput`] or a tuple.
 
         Returns:
             [`~schedulers.scheduling_ddim.DDIMSchedulerOutput`] or `tuple`: `prev_sample` and `pred_original_sample`.
@@ -371,26 +320,9 @@ class ProgressiveDistillationScheduler(SchedulerMixin, ConfigMixin):
         return angles.view(-1, *[1] * (like.ndim - 1))
 
     def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """
-        The forward process z = alpha x + sigma eps.
-
-        Args:
-            original_samples (`torch.Tensor` of shape `(batch_size, ...)`): x, images in [-1, 1].
-            noise (`torch.Tensor`): eps, of the same shape.
-            timesteps (`torch.Tensor` of shape `(batch_size,)` or `(1,)`): Timesteps in [-1, T - 1], not only integers.
-        """
+        """The forward process z = alpha x + sigma eps at timesteps in [-1, T - 1], not only integers."""
         return add_noise(original_samples, noise, self._angles(timesteps, original_samples)).to(original_samples.dtype)
 
     def get_velocity(self, sample: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """
-        The v that a v-prediction model is trained for: v = alpha eps - sigma x.
-
-        Args:
-            sample (`torch.Tensor` of shape `(batch_size, ...)`): x, clean images in [-1, 1].
-            noise (`torch.Tensor`): eps, of the same shape.
-            timesteps (`torch.Tensor` of shape `(batch_size,)` or `(1,)`): Timesteps in [-1, T - 1], not only integers.
-        """
+        """What a v-prediction model is trained for, v = alpha eps - sigma x, at timesteps as in [`add_noise`]."""
         return get_velocity(sample, noise, self._angles(timesteps, sample)).to(sample.dtype)
-
-    def __len__(self) -> int:
-        return self.config.num_train_timesteps
