@@ -3,9 +3,9 @@
 python benchmarks/quality/consistency_student.py train --config CONFIG.yaml --output_dir consistency --forward_passes N
 python benchmarks/quality/consistency_student.py measure consistency --config CONFIG.yaml --evaluation FOLDER
 
-It is `progdistill distill --objective consistency` (see `objectives/consistency.py`); an update costs 5 forward passes.
-Sampled as its authors do, with fresh noise after each step ("consistency"), and by DDIM, with the noise that its
-prediction implies ("consistency, DDIM").
+It is `progdistill distill --objective consistency` (see `objectives/consistency.py`); an update costs 5 forward
+passes. Sampled as its authors do, with fresh noise after each step ("consistency"), and by DDIM, with the noise that
+its prediction implies ("consistency, DDIM").
 """
 
 import argparse
@@ -53,12 +53,10 @@ class ConsistencyPipeline(ProgressiveDistillationPipeline):
 def train(config: DistillationConfig, forward_passes: int):
     """Train the student into `steps-1` of the output folder; a run that was stopped goes on."""
     updates = round(forward_passes / 5)
-    # Its targets move with its target network, so each serves one update. A student of one step gets twice the updates.
-    distill(
-        dataclasses.replace(
-            config, objective="consistency", end_steps=1, updates_per_stage=updates // 2, reuse_targets=1
-        )
-    )
+    # Its targets move with its target network, so each serves one update. A student of one step gets twice the
+    # updates; the teacher's steps do not count.
+    options = {"start_steps": 2, "end_steps": 1, "updates_per_stage": updates // 2, "reuse_targets": 1}
+    distill(dataclasses.replace(config, objective="consistency", **options))
 
 
 def measure(config: DistillationConfig, folder: Path, options):
