@@ -17,6 +17,7 @@ class Stage:
         factor (`int`): Steps of the teacher that a step of the student replaces.
         reuse (`int`): Updates that each target of the teacher serves.
         midpoint (`bool`): Whether the teacher's steps are taken in pairs, by the midpoint rule.
+        label_dropout (`float`): Share of the labels that are replaced by the null class.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Stage:
     factor: int = 2
     reuse: int = 1
     midpoint: bool = False
+    label_dropout: float = 0.0
 
     @property
     def is_distillation(self) -> bool:

@@ -8,8 +8,8 @@ from .sharding import local
 
 class WeightAverage(EMAModel):
     """
-    diffusers' average with its warm-up, moved by one `lerp`. diffusers' two operations round otherwise while the
-    average warms up. Of sharded parameters each process averages what it holds.
+    diffusers' average with its warm-up. Its own two operations round otherwise than this one, while it warms up; like
+    them it is one of torch's operations on lists. Of sharded parameters each process averages what it holds.
     """
 
     @torch.no_grad()

@@ -22,8 +22,8 @@ from .convert import build_conversion
 from .hardware import describe_hardware
 from .initial_steps import resolve_start, tell_method
 from .isolation import isolated
-from .loss_scale import restore_scale
 from .monitor import Monitor
+from .optimizer import restore_scale
 from .plan import CONVERSION_STAGE, build_plan, print_plan
 from .pretrained import Teacher
 from .recipes import about_recipe

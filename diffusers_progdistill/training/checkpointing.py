@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from ..disk import replace_folder, writing
 from ..errors import InputError, describe_reason
-from .loss_scale import read_scale, restore_scale
+from .optimizer import read_scale, restore_scale
 from .sharding import place, whole
 
 

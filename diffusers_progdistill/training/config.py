@@ -87,9 +87,6 @@ class TrainingConfig(DataOptions):
     )
     dry_run: bool = neutral_option(False, "Print the plan, with the time of a few updates, and write nothing.")
 
-    # Only teachers are trained with the one, and only students for the other.
-    label_dropout, stochastic_sampler = 0.0, False
-
     def __setattr__(self, name, value):
         if "_frozen" in vars(self):
             raise FrozenInstanceError(f"{name} of a run's own options cannot be set")

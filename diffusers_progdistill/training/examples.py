@@ -31,7 +31,7 @@ class BatchNoise:
     def draw(self, update: int, data_shape: tuple[int, ...]):
         """Uniform numbers, noise, and flips and label drops (or `None`) of the global batch of one update."""
         self.generator.manual_seed(derive_seed(self.config.seed, self.stage.seed, update))
-        options, dropout = {"generator": self.generator, "device": self.device}, self.config.label_dropout
+        options, dropout = {"generator": self.generator, "device": self.device}, self.stage.label_dropout
         uniform = torch.rand(self.global_batch, **options)
         flips = torch.rand(self.global_batch, **options) < 0.5 if self.config.random_flip else None
         noise = torch.randn(self.global_batch, *data_shape, **options)

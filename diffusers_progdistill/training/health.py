@@ -2,7 +2,7 @@
 
 import torch
 
-from .loss_scale import is_searching
+from .optimizer import is_searching
 
 
 MOST_IN_A_ROW = 10

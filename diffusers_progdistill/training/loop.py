@@ -12,9 +12,8 @@ from .checkpointing import Checkpoints
 from .config import TrainingConfig
 from .examples import ExampleStream
 from .health import Health
-from .loss_scale import read_scale
 from .monitor import Monitor
-from .optimizer import GuardedStep, clip_gradient, make_optimizer
+from .optimizer import GuardedStep, clip_gradient, make_optimizer, read_scale
 from .run import Run
 from .sharding import gathered, prepare
 from .signals import StopCheck, StopRequest

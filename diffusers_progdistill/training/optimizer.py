@@ -1,9 +1,16 @@
-"""The optimizers of a stage and their step: skipped on the device where an update is not finite."""
+"""
+The optimizers of a stage and their step, which is skipped on the device where an update is not finite; and fp16's loss
+scale: kept from stage to stage, and its search told from divergence.
+"""
 
 import torch
 
 from .config import TrainingConfig
 from .sharding import local, whole
+
+
+# A scale as small as this hides no overflow of its own: a gradient that is not finite here is not finite at all.
+LEAST_SCALE = 1.0
 
 
 def make_optimizer(config: TrainingConfig, model: torch.nn.Module) -> torch.optim.AdamW:
@@ -57,3 +64,20 @@ class GuardedStep:
             self.scaler.step(optimizer)
             optimizer.zero_grad()
         self.scaler.update(None if self.is_scaled else 1.0)
+
+
+def read_scale(accelerator) -> dict | None:
+    """The state of the loss scaler as JSON values; `None` without one."""
+    return None if accelerator.scaler is None else accelerator.scaler.state_dict()
+
+
+def restore_scale(accelerator, state: dict | None):
+    """Go on with a scale that [`read_scale`] gave."""
+    if accelerator.scaler is not None and state:
+        accelerator.scaler.load_state_dict(state)
+
+
+def is_searching(scaler: torch.amp.GradScaler, device: torch.device) -> torch.Tensor:
+    """Whether an overflow may be the scale's fault: 1.0 while the scale can still fall, else 0.0, on the device."""
+    # `get_scale` would wait for the device; this gives the same number there.
+    return (scaler.scale(torch.ones((), device=device)) > LEAST_SCALE).float()

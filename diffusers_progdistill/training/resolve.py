@@ -1,7 +1,6 @@
 """The options of a run, once each that was left open has a value. Nothing sets them after that."""
 
 import dataclasses
-import logging
 
 from accelerate import Accelerator
 
@@ -12,22 +11,11 @@ from .pretrained import FLAG
 from .recipes import settle_recipe
 
 
-logger = logging.getLogger(__name__)
-
-
 def resolve(config: TrainingConfig, accelerator: Accelerator, teacher: Model | None = None) -> TrainingConfig:
     """
-    A frozen copy of the options, with what accelerate, the teacher and the recipe say where they leave something open.
-    What then changes nothing is `None`, so that it may differ when the run is resumed. `start_steps` may be left open:
-    it may have to be measured, see `initial_steps.py`.
-
-    Args:
-        config ([`TrainingConfig`]): The checked options; they are not changed.
-        accelerator ([`~accelerate.Accelerator`]): The precision and the accumulation that are used.
-        teacher ([`Model`], *optional*): The teacher, if there is one.
-
-    Raises:
-        [`InputError`]: If the teacher can teach nothing, or the record of the run cannot be read.
+    A frozen copy of the checked options, with what accelerate, the teacher and the recipe say where they leave
+    something open. What then changes nothing is `None`, so that it may differ when the run is resumed. `start_steps`
+    may be left open: it may have to be measured, see `initial_steps.py`.
     """
     config = dataclasses.replace(
         config,

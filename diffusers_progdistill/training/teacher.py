@@ -64,7 +64,7 @@ def train_teacher(config: TeacherConfig) -> Path:
     run = Run(config, accelerator, data, check_batch(config, len(data), accelerator))
     unet = make_unet(unet_config, config.prediction_type).to(accelerator.device)
     scheduler = ProgressiveDistillationScheduler(prediction_type=config.prediction_type)
-    stage = Stage("teacher", config.max_train_steps, passes_per_update=3)
+    stage = Stage("teacher", config.max_train_steps, passes_per_update=3, label_dropout=config.label_dropout)
     if config.class_column is not None:
         if data.known_labels != list(range(data.num_classes)):
             notice(

@@ -116,8 +116,8 @@ def test_draws_are_a_function_of_seed_stage_and_update():
     accelerator, data = Accelerator(cpu=True), load_digits()
 
     def draw(seed=0, num_steps=4, update=7):
-        run = Run(TeacherConfig(seed=seed, random_flip=True, label_dropout=0.5), accelerator, data, 6)
-        return BatchNoise(run, Stage("steps", 10, 5, num_steps)).draw(update, (1, 2, 2))
+        run = Run(TeacherConfig(seed=seed, random_flip=True), accelerator, data, 6)
+        return BatchNoise(run, Stage("steps", 10, 5, num_steps, label_dropout=0.5)).draw(update, (1, 2, 2))
 
     for a, b in zip(draw(), draw()):
         assert torch.equal(a, b)
