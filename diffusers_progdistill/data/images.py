@@ -80,13 +80,11 @@ class ImageData(Dataset):
         self.num_classes = None if labels is None else len(class_names or []) or int(self.labels.max()) + 1
 
     def _read_first(self, numbers: range, keeps_all: bool) -> list[int]:
-        """Read images before the training, and keep them or only what there is to say; the numbers of the readable."""
+        """Read images before the training, to keep them or for what there is to say; the numbers of the readable."""
         shape = (len(numbers) if keeps_all else 0, self.channels, self.resolution, self.resolution)
         images, readable = np.empty(shape, dtype=np.uint8), []
-        entries = tqdm(
-            list_entries(self._entries, numbers), "reading images", len(numbers), disable=len(numbers) < 5000
-        )
-        for number, entry in zip(numbers, entries):
+        bar = tqdm(numbers, "reading images", disable=len(numbers) < 5000)
+        for number, entry in zip(bar, list_entries(self._entries, numbers)):
             name = name_entry(entry, number)
             try:
                 array, kinds = self._decode(entry)

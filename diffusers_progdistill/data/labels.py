@@ -74,10 +74,10 @@ def make_labels(
         raise InputError(f"{place} mixes kinds of labels: {some}; they must all be numbers or all be names")
     index, class_names = _number_classes(set(plain) - {None}, names)
     for row, value in enumerate(plain):
-        if value is not None and not 0 <= index.get(value, -1) <= LARGEST_LABEL:
+        label = 0 if value is None else index.get(value, -1)
+        if label < 0 or (label > LARGEST_LABEL and not class_names):
             right = f"a label must be a name, or a number from 0 to {LARGEST_LABEL:,}"
-            if names is not None:
-                right = f"but the column names {count(len(names), 'class')}"
+            right = right if names is None else f"but the column names {count(len(names), 'class')}"
             raise InputError(f"{place}: {row_name(row)} has {value}, {right}")
     return Labels([None if value is None else index[value] for value in plain], class_names)
 

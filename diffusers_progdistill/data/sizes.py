@@ -34,24 +34,23 @@ def to_array(image: Image.Image, channels: int, resolution: int, center_crop: bo
 def look_at(entries: Sequence, reading: Reading, count: int = LOOKED_AT) -> Look:
     """Look at a sample of the images that covers the whole data set; refuse one without any that can be read."""
     quiet_pillow()
-    gray, size = True, None
-    numbers = range(0, len(entries), max(1, len(entries) // count))
-    # The others are asked only for the size, where none of the sample says one.
-    rest = sorted(set(range(len(entries))) - set(numbers))
-    for some in (numbers, rest):
-        for entry in list_entries(entries, some):
-            try:
-                # The size is taken from a picture that can be read to its end.
-                image = read_picture(entry, reading).image if size is None else None
-                gray = gray and is_gray(open_image(entry), reading)
-                size = size or min(image.size)
-            except Exception:  # is counted when the images are read
-                continue
-            if some is rest:
-                break
-        if size is not None:
-            return Look(1 if gray else 3, size)
-    raise InputError(f"{reading.source} holds no readable image: give a folder with PNG or JPEG files")
+    gray, size, step = True, None, max(1, len(entries) // count)
+    sample = range(0, len(entries), step)
+    # The others are asked only where none of the sample can be read.
+    order = [*sample, *(number for number in range(len(entries)) if number % step)]
+    for place, entry in enumerate(list_entries(entries, order)):
+        if size is not None and place >= len(sample):
+            break
+        try:
+            # The size is taken from a picture that can be read to its end.
+            image = read_picture(entry, reading).image if size is None else None
+            gray = gray and is_gray(open_image(entry), reading)
+            size = size or min(image.size)
+        except Exception:  # is counted when the images are read
+            continue
+    if size is None:
+        raise InputError(f"{reading.source} holds no readable image: give a folder with PNG or JPEG files")
+    return Look(1 if gray else 3, size)
 
 
 def parse_side(sample_size: object, owner: str) -> int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..trust import leads_out
 from .labels import Found, make_labels
-from .notices import count, enumerate_names, explain, notice
+from .notices import enumerate_names, explain, notice
 from .splits import choose_split, read_table_splits
 
 
@@ -32,16 +32,9 @@ def find_in_tables(root: Path, names: list[str], config, flag: str) -> Found:
     """The images of one or several tables below a folder, which are one data set if they have the same columns."""
     import pyarrow.parquet as parquet
 
-    columns = {name: _read_features(root / name, flag) for name in names}
-    with_images = [name for name in names if config.image_column in columns[name]]
-    if not with_images:
-        there = enumerate_names(columns[names[0]], 20)
-        raise InputError(f"--image_column {config.image_column} is not a column of {flag}: one of {there}")
-    if others := [name for name in names if name not in with_images]:
-        notice(f"{flag}: {count(len(others), 'table')} without a column {config.image_column} not read", others)
-    used = choose_split(read_table_splits(with_images), config.train_split, flag, "table")
-    names = [name for name, is_used in zip(with_images, used) if is_used]
-    _check_columns({name: columns[name] for name in names}, config.class_column, flag)
+    used = choose_split(read_table_splits(names), config.train_split, flag, "table")
+    names = [name for name, is_used in zip(names, used) if is_used]
+    _check_columns({name: _read_features(root / name, flag) for name in names}, config, flag)
     if len(folders := sorted({Path(name).parent.as_posix() for name in names})) > 1:
         # On the Hub they may be configurations, one of which was meant.
         notice(f"{flag}: the tables of {len(folders):,} folders are read as one data set", folders)
@@ -65,18 +58,22 @@ def _read_features(path: Path, flag: str) -> dict:
         raise InputError(f"{flag}: {path.name} cannot be read as a table: {explain(error)}") from error
 
 
-def _check_columns(columns: dict[str, dict], class_column: str | None, flag: str):
+def _check_columns(tables: dict[str, dict], config, flag: str):
     """Tables with other columns, or with other classes under the same numbers, are not one data set."""
-    first, expected = next(iter(columns.items()))
-    for name, features in columns.items():
+    first, expected = next(iter(tables.items()))
+    for option in ("image_column", "class_column"):
+        column = getattr(config, option)
+        if column is not None and column not in expected:
+            raise InputError(f"--{option} {column} is not a column of {flag}: one of {', '.join(expected)}")
+    for name, features in tables.items():
         if odd := sorted(features.keys() ^ expected.keys()):
             raise InputError(
                 f"{flag} holds tables with different columns ({first} and {name} differ in {enumerate_names(odd)}):"
                 " give one of them, or keep those of one data set in the folder"
             )
-        classes, others = (getattr(some.get(class_column), "names", None) for some in (expected, features))
+        classes, others = (getattr(some.get(config.class_column), "names", None) for some in (expected, features))
         if classes != others:
-            raise InputError(f"--class_column {class_column} names other classes in {first} than in {name}")
+            raise InputError(f"--class_column {config.class_column} names other classes in {first} than in {name}")
 
 
 def _load(flag: str, *names: str | None, config, **options) -> Mapping:
@@ -99,9 +96,7 @@ def _read_table(table, config, flag: str, places: list[Path], base: Path | None 
     import datasets
 
     image_column, class_column = config.image_column, config.class_column
-    for option, column in (("image_column", image_column), ("class_column", class_column)):
-        if column is not None and column not in table.column_names:
-            raise InputError(f"--{option} {column} is not a column of {flag}: one of {', '.join(table.column_names)}")
+    _check_columns({flag: table.features}, config, flag)
     try:
         table = table.cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow raises several kinds
@@ -112,8 +107,7 @@ def _read_table(table, config, flag: str, places: list[Path], base: Path | None 
         return Found(files or table[image_column], None)
     place, names = f"--class_column {class_column}", getattr(table.features[class_column], "names", None)
     labels = make_labels(table[class_column][:], place, "row {}".format, names)
-    odd = [f"class {k} is label {n}" for n, k in enumerate(names or []) if k.isdecimal() and k != str(n)]
-    if odd:
+    if odd := [f"class {k} is label {n}" for n, k in enumerate(names or []) if k.isdecimal() and k != str(n)]:
         notice(f"{place}: the column numbers its classes itself", odd)
     rows = labels.drop_missing(place, "row {}".format)
     if len(rows) < len(table):
