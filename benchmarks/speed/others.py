@@ -17,15 +17,9 @@ from PIL import Image
 from timing import interleaved, row
 from updates import make_config
 
-from diffusers_progdistill.data import (
-    BatchLayout,
-    GlobalOrder,
-    load_data,
-    load_digits,
-    make_loader,
-    read_picture,
-    to_array,
-)
+from diffusers_progdistill.data import BatchLayout, GlobalOrder, load_data, load_digits, make_loader
+from diffusers_progdistill.data.decode import read_picture
+from diffusers_progdistill.data.sizes import to_array
 from diffusers_progdistill.evaluation.images import as_bytes
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate

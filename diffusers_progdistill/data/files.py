@@ -95,10 +95,10 @@ def list_folder(root: Path, flag: str, follow_links: bool = False) -> dict[str, 
             files["repeated link"].append(start)
             continue
         for name in _walk(root, start, seen, flag):
-            path, kind = f"{root}/{name}", classify(name)
-            is_folder, is_link = os.path.isdir(path), os.path.islink(path)
-            end = Path(os.path.realpath(path)) if is_link and not follow_links else real
-            if not any(end.is_relative_to(place) for place in places):
+            path, kind, is_link = f"{root}/{name}", classify(name), os.path.islink(f"{root}/{name}")
+            is_folder = is_link and os.path.isdir(path)
+            ends = Path(os.path.realpath(path)) if is_link and not follow_links else None
+            if ends and not any(ends.is_relative_to(place) for place in places):
                 if kind in ("image", "table", "metadata") or (is_folder and kind not in (None, "hidden")):
                     way_out = "give --follow_links, or put the file itself there"
                     raise InputError(f"{flag}: {clean(name)} leads out of the folder; {way_out}")
