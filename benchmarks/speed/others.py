@@ -119,9 +119,9 @@ def evaluation_rows(repeats: int, num_images: int) -> list[dict]:
     images = as_bytes(generate(pipeline, num_images, 4))
 
     def measure():
-        with metric.collect() as generated:
-            generated.add(images)
-            metric.measure(generated)
+        generated = metric.collect()
+        generated.add(images)
+        metric.measure(generated)
 
     sides = {"make the images": lambda: generate(pipeline, num_images, 4), "measure them": measure}
     times = interleaved(sides, repeats, warm_up=1)

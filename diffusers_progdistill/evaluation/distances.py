@@ -25,13 +25,12 @@ def frechet_distance(real: torch.Tensor | Moments, fake: torch.Tensor | Moments)
     return (shift + real.covariance.trace() + fake.covariance.trace() - 2 * roots.sum()).item()
 
 
-def kernel_distance(real, fake, seed: int = 0) -> float:
+def kernel_distance(real: torch.Tensor, fake: torch.Tensor, seed: int = 0) -> float:
     """
     Kernel distance (Binkowski et al., 2018): the mean of 20 subsets of at most 1,000 images, each by torchmetrics.
 
     Args:
-        real, fake (`torch.Tensor` of shape `(num_images, dimension)` or [`FeatureTable`]): The features, of which one
-            subset is read at a time.
+        real, fake (`torch.Tensor` of shape `(num_images, dimension)`): The features.
         seed (`int`, defaults to 0): Of the subsets.
     """
     from torchmetrics.image.kid import poly_mmd

@@ -1,6 +1,5 @@
 """The figures of models x samplers x steps x seeds, measured one after the other, each kept at once."""
 
-import contextlib
 import itertools
 import json
 import sys
@@ -16,8 +15,8 @@ from ..errors import InputError
 from ..identity import content_key, model_key
 from ..record import list_versions
 from .cache import cached
+from .collector import FeatureCollector
 from .distances import compute_psnr
-from .generated import GeneratedFeatures
 from .images import as_bytes
 from .samplers import OWN, SamplingOptions
 from .sampling import chunk_size, generate_shared, sample_chunk, split_parts
@@ -147,18 +146,17 @@ class Evaluation:
         """The figures by extractor. The images are looked at part by part, as they are made, and then forgotten."""
         settings, decibels = self.settings, []
         size = chunk_size(subject.pipeline)
-        with contextlib.ExitStack() as stack:
-            features = {name: stack.enter_context(self.metrics[name].collect()) for name in names}
-            for part in split_parts(settings.num_images, size, settings.batch_size, self.accelerator.num_processes):
-                images = self._make(subject, options, part, bar)
-                for own in features.values():
-                    own.add(images)
-                if self.reference is not None:
-                    decibels.append(compute_psnr(images, self._make(*self._refer(options.seed), part)))
-            agreement = {"psnr_to_reference": torch.cat(decibels).mean().item()} if decibels else {}
-            return [self._describe(name, own) | agreement for name, own in features.items()]
+        features = {name: self.metrics[name].collect() for name in names}
+        for part in split_parts(settings.num_images, size, settings.batch_size, self.accelerator.num_processes):
+            images = self._make(subject, options, part, bar)
+            for own in features.values():
+                own.add(images)
+            if self.reference is not None:
+                decibels.append(compute_psnr(images, self._make(*self._refer(options.seed), part)))
+        agreement = {"psnr_to_reference": torch.cat(decibels).mean().item()} if decibels else {}
+        return [self._describe(name, own) | agreement for name, own in features.items()]
 
-    def _describe(self, name: str, features: GeneratedFeatures) -> dict:
+    def _describe(self, name: str, features: FeatureCollector) -> dict:
         """The figures in an extractor's features, and what they are compared with."""
         metric = self.metrics[name]
         keys = {"real_images": metric.data_key, "real_features": metric.key, "real_vs_real": metric.real_vs_real}

@@ -9,13 +9,12 @@ import torch
 from ..data import ImageData
 from ..errors import InputError
 from ..identity import content_key
+from .cache import cached
+from .collector import MOST_KEPT, FeatureCollector
 from .distances import frechet_distance, kernel_distance, precision_and_recall
 from .extractors import Extractor, load_extractor
-from .feature_file import FeatureTable
-from .generated import GeneratedFeatures
-from .images import as_bytes, hash_images, readable
-from .moments import moments_of_parts, remove
-from .real_features import take_real_features, take_real_moments
+from .images import as_bytes, hash_images, open_bar, read_parts, readable
+from .moments import Moments, compute_moments, remove
 
 
 # Each half of them has an image with three neighbours.
@@ -34,7 +33,7 @@ class ImageMetrics:
         data ([`ImageData`]): The real images; all of them are used.
         extractor ([`Extractor`], *optional*): Default: the seeded classifier.
         num_images (`int`, *optional*): How many generated images will be measured, for the real-vs-real figures.
-        cache_dir (`str`, *optional*): Where the features of the real images are kept, by their content.
+        cache_dir (`str`, *optional*): Where what is known of the real images is kept, by their content.
 
     Attributes:
         name (`str`): What the Frechet distance is called.
@@ -56,9 +55,21 @@ class ImageMetrics:
         self.extractor = extractor or load_extractor("classifier", data, cache_dir=cache_dir)
         self.name, self.data_key = self.extractor.label, hash_images(data)
         self.key = content_key("features", self.extractor.key, self.data_key)
-        self.features = take_real_features(data, self.extractor, self.key, cache_dir)
-        self.moments = take_real_moments(self.features, self.key, cache_dir)
-        self._split_size = min(num_images or len(data), len(data) // 2)
+        known = cached(self.key, lambda: self._see(data), cache_dir)
+        self._moments, self._sample = Moments(len(data), known["mean"], known["scatter"]), known["sample"]
+        self._num_images = num_images or len(data)
+
+    def _see(self, data: ImageData) -> dict[str, torch.Tensor]:
+        """The moments and a random sample of the features of all real images, which pass by in parts."""
+        is_kept = torch.zeros(len(data), dtype=torch.bool)
+        is_kept[_shuffle(len(data), 0)[:MOST_KEPT]] = True
+        collector = FeatureCollector(self.extractor, is_kept)
+        with open_bar(len(data), f"{self.extractor.name} features of the real images") as bar:
+            for images in read_parts(data):
+                collector.add(images)
+                bar.update(len(images))
+        moments, sample = collector.finish()
+        return {"mean": moments.mean, "scatter": moments.scatter, "sample": sample}
 
     @cached_property
     def real_vs_real(self) -> dict[str, float]:
@@ -66,32 +77,28 @@ class ImageMetrics:
         The figures of [`measure`], of real images against the others: a random part of `num_images`, at most half of
         them. The Frechet distance is the mean of five such splits. Small sets lie further apart than large ones.
         """
-        distances = []
+        size, distances = min(self._num_images, len(self._sample) // 2), []
         for number in range(NUM_SPLITS):
-            part = moments_of_parts(self._split(number)[0].parts())
-            distances.append(frechet_distance(remove(self.moments, part), part))
-        part, rest = self._split(0)
-        return {"frechet_distance": sum(distances) / NUM_SPLITS, **_compare_samples(rest, part)}
+            part = compute_moments(self._sample[_shuffle(len(self._sample), number)[:size]])
+            distances.append(frechet_distance(remove(self._moments, part), part))
+        order = _shuffle(len(self._sample), 0)
+        figures = _compare_samples(self._sample[order[size:]], self._sample[order[:size]])
+        return {"frechet_distance": sum(distances) / NUM_SPLITS, **figures}
 
-    def _split(self, number: int) -> tuple[FeatureTable, FeatureTable]:
-        order = torch.randperm(len(self.features), generator=torch.Generator().manual_seed(number))
-        part, rest = order[: self._split_size], order[self._split_size :]
-        return self.features.select(part), self.features.select(rest)
-
-    def collect(self) -> GeneratedFeatures:
+    def collect(self) -> FeatureCollector:
         """Takes generated images as they are made, for [`measure`]."""
-        return GeneratedFeatures(self.extractor)
+        return FeatureCollector(self.extractor)
 
     def distance(self, images: torch.Tensor) -> float:
         """Frechet distance of images in [0, 1], shape `(num_images, channels, height, width)`, to the data."""
-        with self.collect() as generated:
-            generated.add(as_bytes(images))
-            return frechet_distance(self.moments, generated.moments)
+        generated = self.collect()
+        generated.add(as_bytes(images))
+        return frechet_distance(self._moments, generated.finish()[0])
 
-    def measure(self, generated: GeneratedFeatures) -> dict[str, float]:
+    def measure(self, generated: FeatureCollector) -> dict[str, float]:
         """All figures of images: `frechet_distance`, `kernel_distance`, `precision`, `recall`."""
-        distance = frechet_distance(self.moments, generated.moments)
-        return {"frechet_distance": distance, **_compare_samples(self.features, generated.features)}
+        moments, sample = generated.finish()
+        return {"frechet_distance": frechet_distance(self._moments, moments), **_compare_samples(self._sample, sample)}
 
 
 def load_metrics(config, num_images: int, data: ImageData, accelerator) -> dict[str, ImageMetrics]:
@@ -112,9 +119,12 @@ def load_metrics(config, num_images: int, data: ImageData, accelerator) -> dict[
     return {name: ImageMetrics(data, e, num_images, config.cache_dir) for name, e in extractors.items()}
 
 
-def _compare_samples(real: FeatureTable, fake: FeatureTable) -> dict[str, float]:
-    """The figures that look at single images, of a bounded number of them."""
+def _shuffle(count: int, seed: int) -> torch.Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _compare_samples(real: torch.Tensor, fake: torch.Tensor) -> dict[str, float]:
+    """The figures that look at single images."""
     count = min(len(real), len(fake), MOST_COMPARED)
-    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
-    precision, recall = precision_and_recall(real[order[:count]], fake[torch.arange(count)])
+    precision, recall = precision_and_recall(real[_shuffle(len(real), 0)[:count]], fake[:count])
     return {"kernel_distance": kernel_distance(real, fake), "precision": precision, "recall": recall}

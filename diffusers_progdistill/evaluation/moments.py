@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -55,11 +54,3 @@ def remove(whole: Moments, part: Moments) -> Moments:
     difference = part.mean - mean
     between = torch.outer(difference, difference) * (count * part.count / whole.count)
     return Moments(count, mean, whole.scatter - part.scatter - between)
-
-
-def moments_of_parts(parts: Iterable[torch.Tensor]) -> Moments:
-    """Moments of features that come in parts, of which one is in memory at a time."""
-    moments = None
-    for part in parts:
-        moments = merge(moments, compute_moments(part))
-    return moments

@@ -7,13 +7,13 @@ import torch
 from helpers.evaluations import measure_images
 from helpers.image_streams import ManyImages, pixel_extractor
 from PIL import Image
+from safetensors.torch import load_file
 
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.data import ImageData
 from diffusers_progdistill.data.decode import Reading
 from diffusers_progdistill.errors import DiskError
-from diffusers_progdistill.evaluation import distances
-from diffusers_progdistill.evaluation import generated as generated_module
+from diffusers_progdistill.evaluation import collector, distances
 from diffusers_progdistill.evaluation import metrics as metrics_module
 from diffusers_progdistill.evaluation.distances import frechet_distance, kernel_distance, precision_and_recall
 from diffusers_progdistill.evaluation.features import train_classifier
@@ -87,18 +87,34 @@ def test_figures_are_those_of_all_features_at_once(tmp_path):
     assert found["kernel_distance"] == pytest.approx(kernel_distance(rest, part), rel=1e-9)
 
 
-@pytest.mark.parametrize("memory", [2**26, 64])
+def test_of_many_images_a_sample_is_kept(tmp_path, monkeypatch):
+    for module in (collector, metrics_module):
+        monkeypatch.setattr(module, "MOST_KEPT", 300)
+    data, fake = ManyImages(1500), everything(ManyImages(900))
+    a, b = (images.flatten(1)[:, :5].float() for images in (everything(data), fake))
+    metrics = ImageMetrics(data, pixel_extractor(), 1000, str(tmp_path))
+    # Frechet distances are of all images, whatever is kept.
+    assert measure_images(metrics, fake)["frechet_distance"] == pytest.approx(frechet_distance(a, b), rel=1e-9)
+    numbers = torch.randperm(1500, generator=torch.Generator().manual_seed(0))[:300].sort().values
+    (path,) = tmp_path.glob("*.safetensors")
+    assert torch.equal(load_file(path)["sample"], a[numbers])
+    generated = metrics.collect()
+    generated.add(fake)
+    assert torch.equal(generated.finish()[1], b[:300])
+    # Half of the sample is the largest part that is compared with all others.
+    assert metrics.real_vs_real == ImageMetrics(data, pixel_extractor(), 150, str(tmp_path)).real_vs_real
+
+
 @pytest.mark.parametrize("sizes", [[450], [1] * 450, [33, 250, 167], [99, 1, 101, 249]])
-def test_generated_images_in_parts_of_any_size(sizes, memory, tmp_path, monkeypatch):
-    monkeypatch.setattr(generated_module, "MEMORY_BYTES", memory)
+def test_generated_images_in_parts_of_any_size(sizes, tmp_path):
     seen, images = [], everything(ManyImages(450))
     metrics = ImageMetrics(ManyImages(500), pixel_extractor(on_call=seen.append), cache_dir=str(tmp_path))
     del seen[:]
-    with metrics.collect() as generated:
-        for part in images.split(sizes):
-            generated.add(part)
-        assert torch.equal(generated.features[torch.arange(450)], images.flatten(1)[:, :5].float())
-        figures = metrics.measure(generated)
+    generated = metrics.collect()
+    for part in images.split(sizes):
+        generated.add(part)
+    assert torch.equal(generated.finish()[1], images.flatten(1)[:, :5].float())
+    figures = metrics.measure(generated)
     # A network's last digits depend on what it sees together.
     assert seen == [100, 100, 100, 100, 50]
     assert figures == measure_images(metrics, images)

@@ -4,18 +4,16 @@ import os
 import threading
 import time
 
-import numpy as np
 import pytest
 import torch
 from helpers.image_streams import ManyImages, pixel_extractor
 from PIL import Image
+from safetensors.torch import load_file
 
 from diffusers_progdistill.data import ImageData
 from diffusers_progdistill.data.decode import Reading
 from diffusers_progdistill.evaluation.cache import DAY, cached
-from diffusers_progdistill.evaluation.feature_file import open_features
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
-from diffusers_progdistill.evaluation.real_features import take_real_features
 
 
 class Counted:
@@ -96,13 +94,13 @@ def test_an_interruption_leaves_nothing(error, tmp_path):
             raise error("in the middle")
 
     with pytest.raises(error, match="in the middle"):
-        take_real_features(ManyImages(500), pixel_extractor(on_call=stop), "key", str(tmp_path))
-    assert files(tmp_path) == []
-    assert len(take_real_features(ManyImages(500), pixel_extractor(), "key", str(tmp_path))) == 500
+        ImageMetrics(ManyImages(500), pixel_extractor(on_call=stop), cache_dir=str(tmp_path))
+    assert not tmp_path.exists() or files(tmp_path) == []
+    assert measured(ManyImages(500), tmp_path)[0] == 500
 
 
 def test_two_at_once(tmp_path, caplog):
-    """Both are in the middle of the file when they wait for each other."""
+    """Both are in the middle of the images when they wait for each other."""
     barrier, found = threading.Barrier(2), []
 
     def make():
@@ -113,24 +111,23 @@ def test_two_at_once(tmp_path, caplog):
             if len(counts) == 2:
                 barrier.wait(30)
 
-        found.append(take_real_features(ManyImages(500), pixel_extractor(on_call=wait), "key", str(tmp_path)))
+        found.append(ImageMetrics(ManyImages(500), pixel_extractor(on_call=wait), cache_dir=str(tmp_path)))
 
     threads = [threading.Thread(target=make) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 2 and files(tmp_path) == ["key.npy"] and caplog.text == ""
-    a, b = (table[torch.arange(500)] for table in found)
-    assert torch.equal(a, b)
+    assert len(found) == 2 and files(tmp_path) == [f"{found[0].key}.safetensors"] and caplog.text == ""
+    assert found[0].real_vs_real == found[1].real_vs_real
 
 
-@pytest.mark.parametrize("content", [b"", b"half", np.zeros((7, 5), "<f4"), np.zeros((20, 5))])
-def test_a_file_that_is_not_what_its_name_says_is_made_again(content, tmp_path):
-    path = tmp_path / "key.npy"
-    path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
-    assert len(take_real_features(ManyImages(20), pixel_extractor(), "key", str(tmp_path))) == 20
-    assert len(open_features(path)) == 20
+@pytest.mark.parametrize("content", [b"", b"half"])
+def test_a_file_that_is_not_whole_is_made_again(content, tmp_path):
+    *_, key = measured(ManyImages(20), tmp_path)
+    path = tmp_path / f"{key}.safetensors"
+    path.write_bytes(content)
+    assert measured(ManyImages(20), tmp_path)[0] == 20 and len(load_file(path)["sample"]) == 20
 
 
 def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path):

@@ -32,9 +32,9 @@ def figures(rows):
 
 def measure_images(metrics, images):
     """All figures of `uint8` images."""
-    with metrics.collect() as generated:
-        generated.add(images)
-        return metrics.measure(generated)
+    generated = metrics.collect()
+    generated.add(images)
+    return metrics.measure(generated)
 
 
 def is_images(path):
