@@ -8,11 +8,12 @@ from collections.abc import Iterable
 import torch
 
 
+# What the betas were made by, which has several names; the betas themselves are in `trained_betas`.
+BETA_KEYS = {"beta_start", "beta_end", "beta_schedule"}
 # Keys of a scheduler's config that say how it samples, not what the network was trained on.
 SAMPLING_KEYS = {
     *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value"),
-    # The betas themselves are in `trained_betas`.
-    *("beta_start", "beta_end", "beta_schedule", "timestep_spacing", "steps_offset"),
+    *("timestep_spacing", "steps_offset", *BETA_KEYS),
 }
 
 
@@ -40,10 +41,11 @@ def model_key(unet, scheduler, *more: str) -> str:
     is what else its images depend on.
     """
     # Without the private part, which names versions and places.
-    configs = [
-        json.dumps({k: v for k, v in config.items() if not k.startswith("_")}, sort_keys=True, default=str)
+    plain = [
+        {k: v for k, v in config.items() if not k.startswith("_") and k not in BETA_KEYS}
         for config in (unet.config, scheduler.config)
     ]
+    configs = [json.dumps(config, sort_keys=True, default=str) for config in plain]
     return content_key(*configs, *more, *_list_weights(unet))
 
 

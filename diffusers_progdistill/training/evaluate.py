@@ -10,14 +10,14 @@ from ..errors import InputError
 from ..evaluation.figures import Evaluation, EvaluationSettings, Subject
 from ..evaluation.metrics import load_metrics
 from ..evaluation.pictures import save_curve
-from ..evaluation.samplers import OWN, SAMPLERS
+from ..evaluation.samplers import SAMPLERS
 from ..evaluation.store import FILE_NAME, format_table, summarize_rows
 from ..families import Model, open_model
 from ..hub.folder import write_card
 from ..identity import teacher_key
 from ..paths import settle_path
 from ..pipelines.loading import ModelSource
-from ..record import RECORD_NAME, TEACHER_KEY, list_students, read_content, with_students
+from ..record import RECORD_NAME, TEACHER_KEY, read_finished
 from .isolation import isolated
 from .plan import CONVERSION_STAGE
 from .setup import make_evaluation_accelerator
@@ -50,14 +50,12 @@ def evaluate(config, targets: list[str]) -> Path:
     # What a run's record says is taken into options of our own.
     config = copy.copy(config)
     targets = [settle_path(target, "DIR") for target in targets]
-    samplers = [word.strip() for word in config.samplers.split(",")]
-    if unknown := [name for name in samplers if name not in SAMPLERS]:
+    if unknown := [name for name in split_words(config.samplers) if name not in SAMPLERS]:
         raise InputError(f"--samplers {unknown[0]} is not one of {', '.join(SAMPLERS)}")
-    steps, seeds = ([int(word) for word in text.split(",")] for text in (config.steps, config.seeds))
     accelerator = make_evaluation_accelerator()
-    records = {target: record for target in targets if (record := read_record(target))}
+    records = {target: read_finished(Path(target), target) for target in targets if is_run(Path(target))}
     take_data_of(config, records)
-    subjects, reference = open_models(config, targets, records, samplers, steps)
+    subjects, reference = open_models(config, targets, records)
     models = subjects if reference is None else [*subjects, reference[0]]
     check_shapes(models)
     for model in models:
@@ -69,41 +67,36 @@ def evaluate(config, targets: list[str]) -> Path:
     metrics = load_metrics(config, config.num_images, data, accelerator)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    settings = EvaluationSettings(config.num_images, tuple(seeds), config.eval_batch_size, config.cache_dir)
+    seeds = tuple(map(int, split_words(config.seeds)))
+    settings = EvaluationSettings(config.num_images, seeds, config.eval_batch_size, config.cache_dir)
     rows = Evaluation(folder, accelerator, metrics, settings, reference).run(subjects)
     if accelerator.is_main_process:
         summaries = summarize_rows(rows)
         print(format_table(summaries))
         save_curve(summaries, folder)
-        if own_folder is not None and folder == own_folder:
-            write_card(folder, with_students(folder, records[targets[0]]))
+        if folder == own_folder:
+            write_card(folder, records[targets[0]])
         print(f"figures and curve are in {folder}")
     accelerator.wait_for_everyone()
     return folder / FILE_NAME
 
 
+def split_words(text: str) -> list[str]:
+    """The words of an option that takes several by commas."""
+    return [word.strip() for word in text.split(",")]
+
+
 def check_shapes(models: list[Subject]):
     """All are measured with the same real images."""
-    shapes = {model.name: tuple(model.pipeline.image_shape) for model in models}
-    first = models[0].name
-    for name, shape in shapes.items():
-        if shape != shapes[first]:
-            shown = ["x".join(map(str, s)) for s in (shape, shapes[first])]
-            raise InputError(f"{name} makes images of {shown[0]} and {first} of {shown[1]}: measure them apart")
+    first, *others = [("x".join(map(str, model.pipeline.image_shape)), model.name) for model in models]
+    for shape, name in others:
+        if shape != first[0]:
+            raise InputError(f"{name} makes images of {shape} and {first[1]} of {first[0]}: measure them apart")
 
 
-def read_record(target: str) -> dict | None:
-    """The record of a run with students, or `None` for what is a model itself."""
-    path = Path(target) / RECORD_NAME
-    if not path.exists() or (Path(target) / "model_index.json").exists():
-        return None
-    try:
-        content = read_content(path)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    if not list_students(with_students(Path(target), content)):
-        raise InputError(f"{target} holds no finished student: give the OUTPUT_DIR of `progdistill distill`")
-    return content
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run with students, and no model itself."""
+    return (folder / RECORD_NAME).exists() and not (folder / "model_index.json").exists()
 
 
 def take_data_of(config, records: dict[str, dict]):
@@ -118,65 +111,63 @@ def take_data_of(config, records: dict[str, dict]):
                 setattr(config, name, settings[name])
 
 
-def open_models(config, targets: list[str], records: dict[str, dict], samplers: list[str], steps: list[int]):
-    """What is measured, and whose images the others are compared with: the teacher of a run, or the one named."""
+def open_models(
+    config, targets: list[str], records: dict[str, dict]
+) -> tuple[list[Subject], tuple[Subject, int] | None]:
+    """
+    What is measured, and whose images at how many steps the others are compared with: those of the teacher of a run,
+    or of the one named.
+    """
     subjects, teachers = [], []
     for target in targets:
-        if target in records:
-            teacher, made = run_subjects(target, records[target], samplers, steps, config)
-            teachers.append(teacher)
-            if len(records) > 1:
-                for subject in (teacher, *made):
-                    subject.name = f"{Path(target).name}/{subject.name}"
-            subjects += [teacher, *made]
-        else:
-            model = load_frozen(target, config, variant=config.variant)
-            subjects.append(make_subject(target, model, samplers, steps, config.guidance_scale))
+        if target not in records:
+            model = load_frozen(config, target, variant=config.variant)
+            subjects.append(describe_model(config, target, model, config.guidance_scale))
+            continue
+        models = open_run_models(config, target, records[target])
+        if len(records) > 1:
+            for model in models:
+                model.name = f"{Path(target).name}/{model.name}"
+        teachers.append(models[0])
+        subjects += models
     names = [subject.name for subject in subjects]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{doubled[0]} would be measured twice: give each model once")
-    named = config.pretrained_teacher_model
-    if named is not None:
-        model = load_frozen(named, config, variant=config.variant)
-        teachers = [make_subject(named, model, [OWN], [], config.guidance_scale)]
+    if (named := config.pretrained_teacher_model) is not None:
+        model = load_frozen(config, named, variant=config.variant)
+        teachers = [describe_model(config, named, model, config.guidance_scale)]
     different = {teacher.weights for teacher in teachers}
     if len(different) > 1:
         print("no agreement with a teacher is measured: there are several (--pretrained_teacher_model names one)")
     if len(different) != 1:
         return subjects, None
-    teacher = teachers[0]
-    return subjects, (teacher, teacher.pipeline.num_trained_steps or config.reference_steps)
+    return subjects, (teachers[0], teachers[0].pipeline.num_trained_steps or config.reference_steps)
 
 
-def run_subjects(folder: str, record: dict, samplers, steps, config) -> tuple[Subject, list[Subject]]:
+def open_run_models(config, folder: str, record: dict) -> list[Subject]:
     """The teacher of a run, with the guidance that its students have folded in, and what was made of it."""
-    made, model = [], teacher_of_run(folder, record["settings"], config)
-    labels = known_labels_of(record)
-    if labels is not None and labels != model.pipeline.known_labels:
-        # It draws the classes that its students know.
-        model = model.family.add_metadata(model, known_labels=labels)
-    teacher = make_subject("teacher", model, samplers, steps, record["about"].get("guidance_scale", 1.0))
-    for stage in with_students(Path(folder), record)["stages"]:
+    made = []
+    for stage in record["stages"]:
         name = "converted" if stage["name"] == CONVERSION_STAGE else stage["name"]
-        made.append(make_subject(name, load_frozen(str(Path(folder, stage["name"])), config), samplers, steps))
-    return teacher, made
+        made.append(describe_model(config, name, load_frozen(config, str(Path(folder, stage["name"])))))
+    teacher, student = load_teacher_of_run(config, folder, record["settings"]), made[-1].pipeline
+    if student.known_labels != teacher.pipeline.known_labels:
+        # It draws the classes that its students know.
+        null = {} if student.null_label is None else {"null_label": student.null_label}
+        known = {"known_labels": student.known_labels, "num_classes": student.num_classes, **null}
+        teacher = teacher.family.add_metadata(teacher, **known)
+    return [describe_model(config, "teacher", teacher, record["about"].get("guidance_scale", 1.0)), *made]
 
 
-def known_labels_of(record: dict) -> list[int] | None:
-    """The labels that the students of a run were trained with."""
-    model = record["about"]["model"]
-    return model.get("known_labels") or (list(range(model["num_classes"])) if model.get("num_classes") else None)
-
-
-def teacher_of_run(folder: str, settings: dict, config) -> Model:
+def load_teacher_of_run(config, folder: str, settings: dict) -> Model:
     """
     The teacher that a run was made from, of which its record says what it was.
 
     Raises:
         [`InputError`]: If there is none where it was, or another.
     """
-    place = teacher_place(folder, settings["pretrained_teacher_model"])
-    model = load_frozen(place, config, revision=settings.get("revision"), variant=settings.get("variant"))
+    place = find_teacher(folder, settings["pretrained_teacher_model"])
+    model = load_frozen(config, place, revision=settings.get("revision"), variant=settings.get("variant"))
     known = settings.get(TEACHER_KEY)
     if known is not None and teacher_key(model.network, model.scheduler) != known:
         raise InputError(
@@ -186,35 +177,26 @@ def teacher_of_run(folder: str, settings: dict, config) -> Model:
     return model
 
 
-def teacher_place(folder: str, place: str) -> str:
+def find_teacher(folder: str, place: str) -> str:
     """Where a run's teacher is now: a relative path may have been one beside the run's folder, or in it."""
-    for base in (Path(), Path(folder).parent, Path(folder)):
-        if (base / place / "model_index.json").exists():
-            return str(base / place)
-    inside = Path(folder, Path(place).name)
-    return str(inside) if (inside / "model_index.json").exists() else place
+    places = [Path(place), Path(folder).parent / place, Path(folder, place), Path(folder, Path(place).name)]
+    return next((str(path) for path in places if (path / "model_index.json").exists()), place)
 
 
-def make_subject(name: str, model: Model, samplers, steps, guidance_scale: float = 1.0) -> Subject:
+def describe_model(config, name: str, model: Model, guidance_scale: float = 1.0) -> Subject:
     """A model with the steps it was distilled for, or else with those that were asked for, by every sampler."""
     if model.num_trained_steps is not None:
         return Subject(name, model.pipeline, [model.num_trained_steps])
     if guidance_scale != 1 and model.pipeline.null_label is None:
         raise InputError(f"--guidance_scale {guidance_scale:g}: {name} has no null class; it must be 1")
-    return Subject(name, model.pipeline, steps, samplers, guidance_scale)
+    steps = list(map(int, split_words(config.steps)))
+    return Subject(name, model.pipeline, steps, split_words(config.samplers), guidance_scale)
 
 
-def load_frozen(name: str, config, **teacher) -> Model:
-    """A model that is only sampled; `teacher` is what a record says of the one it was made from."""
-    source = ModelSource(
-        name,
-        "model",
-        cache_dir=config.cache_dir,
-        token=config.hub_token,
-        trust_remote_code=config.trust_remote_code,
-        **teacher,
-    )
-    model = open_model(source)
+def load_frozen(config, name: str, **options) -> Model:
+    """A model that is only sampled; `options` are those of [`ModelSource`] that are not in `config`."""
+    common = {"cache_dir": config.cache_dir, "token": config.hub_token, "trust_remote_code": config.trust_remote_code}
+    model = open_model(ModelSource(name, **common, **options))
     model.network.requires_grad_(False)
     side = settle(config.resolution, model.family.read_image_size(model)[1], name)
     if side is None:

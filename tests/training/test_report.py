@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from helpers.evaluations import distances, results
 from helpers.networks import tiny_unet
 
-from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
+from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.pipelines.export import with_metadata
@@ -66,3 +66,20 @@ def test_a_chain_and_evaluate_keep_the_same_figures(teacher_folder, tmp_path, mo
     for row in after:
         row.pop("psnr_to_reference"), row.pop("reference")
     assert sorted(map(json.dumps, after)) == sorted(map(json.dumps, before))
+
+
+def test_a_guided_teacher_that_does_not_name_its_null_class(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "REFERENCE_STEPS", 4)
+    save_pipeline(tiny_unet(num_class_embeds=11), ProgressiveDistillationScheduler(), tmp_path / "teacher")
+    folder = tmp_path / "run"
+    words = f"--pretrained_teacher_model {tmp_path / 'teacher'} --output_dir {folder} --dataset_name digits"
+    words += " --class_column label --guidance_scale 2 --conversion_updates 2 --updates_per_stage 2 --start_steps 4"
+    words += f" --end_steps 2 --train_batch_size 16 --report_to none --eval_images 8 --cache_dir {tmp_path}"
+    assert main(["distill", *words.split()]) == 0
+    assert distances(folder).keys() == {("teacher", 4), ("converted", 4), ("steps-2", 2), ("teacher", 2)}
+    before = results(folder)
+    options = f"--num_images 8 --steps 4,2 --reference_steps 2 --cache_dir {tmp_path}"
+    assert main(["evaluate", str(folder), *options.split()]) == 0
+    after = results(folder)
+    weights = {row["model"]: row["weights"] for row in before}
+    assert {row["model"]: row["weights"] for row in after} == weights
