@@ -10,6 +10,8 @@ import torch
 
 # What the betas were made by, which has several names; the betas themselves are in `trained_betas`.
 BETA_KEYS = {"beta_start", "beta_end", "beta_schedule"}
+# Which of the classes are drawn and which one stands for none: the run says it where the teacher does not.
+CLASS_KEYS = {"known_labels", "num_classes", "null_label"}
 # Keys of a scheduler's config that say how it samples, not what the network was trained on.
 SAMPLING_KEYS = {
     *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value"),
@@ -60,8 +62,7 @@ def teacher_key(unet, scheduler) -> str:
     network = {k: _plain(v) for k, v in unet.config.items() if not k.startswith("_") and k != "sample_size"}
     network = {k: v for k, v in network.items() if k not in defaults or v != defaults[k]}
     config = {k: v for k, v in scheduler.config.items() if k not in SAMPLING_KEYS}
-    # Which of its classes are drawn is the run's.
-    metadata = {k: v for k, v in (config.pop("_progdistill", None) or {}).items() if k != "known_labels"}
+    metadata = {k: v for k, v in (config.pop("_progdistill", None) or {}).items() if k not in CLASS_KEYS}
     schedule = {k: v for k, v in config.items() if not k.startswith("_")}
     described = [json.dumps(part, sort_keys=True, default=str) for part in (network, [schedule, metadata])]
     return content_key("teacher", *described, *_list_weights(unet))
