@@ -1,11 +1,11 @@
 """Writes the option tables of commands.md from the config classes: python docs/generate_commands.py"""
 
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal, get_args, get_origin
 
-from diffusers_progdistill.commands import card, convert, distill, evaluate, push, sample, train_teacher
+from diffusers_progdistill.commands import card, convert, demo, distill, evaluate, push, sample, train_teacher
 from diffusers_progdistill.training.config import ConversionConfig, DistillationConfig, TeacherConfig
+from diffusers_progdistill.training.options import list_choices
 
 
 HEAD = """# Commands
@@ -15,10 +15,6 @@ one command in a section of its name (`train-teacher:`, `distill:`, `evaluate:`,
 what is written: `mixed_precision: no` is the word, `1e-4` and `1_000` are numbers. In a path, `~`, `~user`, `$NAME`
 and `${NAME}` stand for what a shell makes of them, typed or in a file; `./~` is a folder of that name. Exit status: 0
 done, 1 failed during work, 2 refused before work, 3 trained but something is not on the Hub.
-
-## progdistill demo
-
-The demo of the README. `--output_dir` (`demo-digits`) and `--scale` (1.0, the fraction of the updates and images).
 """
 
 TRAINING = {
@@ -38,12 +34,10 @@ def options_of(config) -> dict[str, str]:
     """The row of each option: its name, its default, what it does."""
     rows = {}
     for field in fields(config):
-        default = "" if field.default in (None, "", MISSING) else f"`{field.default}`"
-        text = field.metadata["help"].replace("|", "\\|")
-        # A choice may be optional.
-        for kind in (field.type, *get_args(field.type)):
-            if get_origin(kind) is Literal:
-                text += f" One of {', '.join(f'`{choice}`' for choice in get_args(kind))}."
+        default = "" if field.default in (None, "") else f"`{field.default}`"
+        text, choices = field.metadata["help"].replace("|", "\\|"), list_choices(field.type)
+        if choices:
+            text += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
         rows[field.name] = f"| `--{field.name}` | {default} | {text} |"
     return rows
 
@@ -64,7 +58,7 @@ def page() -> str:
     tables = [options_of(config) for _, config in TRAINING.values()]
     shared = {name: row for name, row in tables[0].items() if all(table.get(name) == row for table in tables)}
     names = ", ".join(f"`{name}`" for name in TRAINING)
-    parts = [HEAD]
+    parts = [HEAD, section("progdistill demo", described(demo), list(options_of(demo.DemoConfig).values()))]
     for (command, (module, _)), rows in zip(TRAINING.items(), tables):
         own = [row for name, row in rows.items() if name not in shared]
         parts.append(section(f"progdistill {command}", described(module), own))
