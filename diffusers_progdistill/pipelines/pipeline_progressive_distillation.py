@@ -117,13 +117,10 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
 
     def get_label_ids(self, label: str | list[str]) -> list[int]:
         """
-        Map class names to labels, as in [`DiTPipeline`].
+        Map class names to labels, as in [`DiTPipeline`]; whole numbers in the text of a name count as labels.
 
         Args:
             label (`str` or `list[str]`): Names of classes.
-
-        Returns:
-            `list[int]`: What `class_labels` takes; whole numbers in the text of a name count as labels.
 
         Raises:
             `ValueError`: For a name that is neither.
@@ -155,12 +152,11 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
     def latents_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Shape of the noise that sampling starts from."""
         size = self.unet.config.sample_size
-        if size is None:
-            raise ValueError("the UNet's config does not say how large its images are: set its `sample_size`")
         sides = list(size) if isinstance(size, (list, tuple)) else [size, size]
         if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
             raise ValueError(
-                f"the UNet's config has sample_size {size!r}: set it to a positive integer, or two of them"
+                f"the UNet's config must say how large its images are: set its `sample_size`, {size!r}, to a positive"
+                " integer, or two of them"
             )
         return (batch_size, self.unet.config.in_channels, *sides)
 
@@ -179,12 +175,10 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         """One label an image as a tensor: one stands for all, a list or tensor must have `batch_size` entries."""
         if class_labels is None:
             return None
-        if isinstance(class_labels, np.ndarray):
-            class_labels = class_labels.tolist()
-        several = isinstance(class_labels, (list, tuple)) and any(isinstance(label, str) for label in class_labels)
-        if several or isinstance(class_labels, str):
-            class_labels = self.get_label_ids(class_labels)
-        labels = as_labels(class_labels)
+        given = class_labels.tolist() if isinstance(class_labels, np.ndarray) else class_labels
+        if isinstance(given, str) or isinstance(given, (list, tuple)) and any(isinstance(one, str) for one in given):
+            given = self.get_label_ids(given)
+        labels = as_labels(given)
         labels = labels.expand(batch_size) if labels.numel() == 1 else labels
         if labels.numel() != batch_size:
             raise ValueError(f"{labels.numel()} `class_labels` were passed for `batch_size={batch_size}`")
@@ -326,11 +320,8 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         Save the pipeline in the stored form of [`save_pipeline`], which stock diffusers loads.
 
         Args:
-            save_directory (`str` or `os.PathLike`): Created if it does not exist.
-            safe_serialization (`bool`, *optional*, defaults to `True`): Whether to write safetensors.
-            variant (`str`, *optional*): Weights are saved as `diffusion_pytorch_model.<variant>.safetensors`.
-            max_shard_size (`int` or `str`, *optional*): As [`~ModelMixin.save_pretrained`].
-            push_to_hub (`bool`, *optional*, defaults to `False`): Whether to push the folder to the Hub afterwards.
+            save_directory, safe_serialization, variant, max_shard_size, push_to_hub:
+                As [`~DiffusionPipeline.save_pretrained`].
             kwargs: `repo_id` (defaults to the folder's name), `private`, `token`, `commit_message`, `create_pr`.
         """
         scheduler = self.scheduler

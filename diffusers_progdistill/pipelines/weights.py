@@ -27,12 +27,8 @@ WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 def load_network(kind: type[ModelMixin], folder: Path, source: ModelSource) -> ModelMixin:
     """
-    The network in a folder, in single precision, frozen in nothing and in evaluation mode.
-
-    Args:
-        kind (`type`): Its class.
-        folder (`Path`): Where its config and weights lie: safetensors or `.bin`, whole or in shards.
-        source ([`ModelSource`]): What a message calls the model, and which variant of the weights is wanted.
+    The network of a class in a folder, in single precision, frozen in nothing and in evaluation mode. Its weights are
+    safetensors or `.bin`, whole or in shards, of the variant that `source` names.
 
     Raises:
         [`InputError`]: If there are none, they do not fit the config, or are not finite.
@@ -81,12 +77,7 @@ def quiet_diffusers():
 
 
 def find_weights(folder: Path, source: ModelSource) -> list[Path]:
-    """
-    The files of the wanted variant of a network's weights; safetensors come first.
-
-    Raises:
-        [`InputError`]: If there are none, with the variants that there are.
-    """
+    """The files of the wanted variant; safetensors come first. [`InputError`] says which variants there are."""
     what, variant = source.what, source.variant
     middle = "" if variant is None else f".{variant}"
     for kind in ("safetensors", "bin"):
@@ -110,19 +101,14 @@ def _find_shards(index: Path, what: str) -> list[Path]:
     table = read_json(index, what).get("weight_map")
     if not isinstance(table, dict):
         raise InputError(f"{what}: {index.name} has no table of shards")
-    names = sorted(set(table.values()))
-    if missing := [name for name in names if not (index.parent / name).is_file()]:
+    paths = [index.parent / name for name in sorted(set(table.values()))]
+    if missing := [path.name for path in paths if not path.is_file()]:
         raise InputError(f"{what}: {index.name} names {listed(missing)}, not there")
-    return [index.parent / name for name in names]
+    return paths
 
 
 def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
-    """
-    The tensors of a file, as they are.
-
-    Raises:
-        [`InputError`]: If it cannot be read, or holds something else.
-    """
+    """The tensors of a file, as they are."""
     try:
         # safetensors, or plain tensors unpickled with `weights_only`.
         state = load_state_dict(str(path))
@@ -185,8 +171,8 @@ def check_fit(state: dict[str, torch.Tensor], network: ModelMixin, what: str):
 def listed(names, shown: int = 3) -> str:
     """The first few names, and how many there are beside them."""
     names = list(names)
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+    first, rest = names[:shown], names[shown:]
+    return ", ".join(first) + (f" and {len(rest)} more" if rest else "")
 
 
 def _are(names) -> str:

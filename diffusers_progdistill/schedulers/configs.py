@@ -11,8 +11,7 @@ from ..processes.betas import canonical_betas
 # What each value of our metadata in a scheduler's config is.
 METADATA_KINDS = {
     **dict.fromkeys(("num_inference_steps", "num_classes", "null_label"), int),
-    **dict.fromkeys(("class_names", "known_labels"), list),
-    "guidance_scale": (int, float),
+    **{"class_names": list, "known_labels": list, "guidance_scale": (int, float)},
 }
 
 # Keys that no class of today has: of 2022, or of one class that moves the noise levels of its betas.
@@ -114,8 +113,7 @@ def check_values(config: dict):
         held = f"are {len(betas)}" if isinstance(betas, list) else "are no list"
         raise ValueError(f"`trained_betas` {held}, but `num_train_timesteps` is {count}: they must be as many numbers")
     metadata = config.get("_progdistill") or {}
-    is_known = isinstance(metadata, dict) and all(
-        value is None or isinstance(value, METADATA_KINDS.get(name, object)) for name, value in metadata.items()
-    )
-    if not is_known:
+    if not isinstance(metadata, dict) or not all(
+        isinstance(metadata.get(name), (kind, type(None))) for name, kind in METADATA_KINDS.items()
+    ):
         raise ValueError(f"`_progdistill` is not what this package writes: {str(metadata)[:100]}")
