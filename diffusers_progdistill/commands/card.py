@@ -4,8 +4,8 @@ from pathlib import Path
 from .parsing import parse, split_target
 
 
-DESCRIPTION = """Write the model card of a chain, OUTPUT_DIR/README.md, afresh from its chain.json. A README.md that
-was edited since is kept as README.1.md. `progdistill push` puts the newest card on the Hub.
+DESCRIPTION = """Write the model card of a chain, OUTPUT_DIR/README.md, afresh from its chain.json and evaluation.json.
+A README.md that was edited since is kept as README.1.md. `progdistill push` puts the newest card on the Hub.
 usage: progdistill card OUTPUT_DIR; OUTPUT_DIR is that of `progdistill distill`."""
 
 

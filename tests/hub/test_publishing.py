@@ -299,7 +299,7 @@ def test_the_token_is_nowhere(hub, teacher_folder, tmp_path, monkeypatch):
     del hub.users["hf_SecretSecret"]
 
 
-def test_a_publisher_that_is_left_in_time(hub, chain):
+def test_a_publication_that_is_left_in_time(hub, chain):
     hub.add_repo("me/digits")
     hub.fail("POST", "/commit/", 500, times=1000)
     publication = Publication(chain, "me/digits", log=lambda line: None)
