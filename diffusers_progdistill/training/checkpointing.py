@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
@@ -69,7 +70,14 @@ class Checkpoints:
         wanted (`str`): `"latest"`, or the name of the one to resume from.
     """
 
-    def __init__(self, accelerator, folder: Path, stage: str, total_limit: int | None = None, wanted: str = "latest"):
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        folder: Path,
+        stage: str,
+        total_limit: int | None = None,
+        wanted: str = "latest",
+    ):
         self.accelerator, self.folder, self.stage = accelerator, folder / "checkpoints", stage
         self.total_limit, self.wanted = total_limit, wanted
         self.modules, self.optimizers, self.averages = {}, {}, {}

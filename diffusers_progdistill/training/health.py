@@ -1,6 +1,7 @@
 """Losses and gradients that are not finite: skipped on the device, counted, and too many of them end the run."""
 
 import torch
+from accelerate import Accelerator
 
 from .optimizer import is_searching
 
@@ -23,7 +24,7 @@ class Health:
     # `searched` counts updates that fp16 skipped to find its loss scale; no run ends for them.
     COUNTS = ("good", "skipped", "in_a_row", "worst", "searched")
 
-    def __init__(self, accelerator, planned: int, losses: tuple[str, ...] = ("loss",)):
+    def __init__(self, accelerator: Accelerator, planned: int, losses: tuple[str, ...] = ("loss",)):
         self.accelerator, self.planned, self.losses = accelerator, planned, losses
         for name in self.COUNTS:
             setattr(self, name, torch.zeros((), device=accelerator.device))

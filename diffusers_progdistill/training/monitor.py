@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from ..disk import replace_file, writing
@@ -22,7 +23,7 @@ class Monitor:
         done_passes (`int`): Those of stages that were finished before.
     """
 
-    def __init__(self, accelerator, folder: Path | None, total_passes: int, done_passes: int = 0):
+    def __init__(self, accelerator: Accelerator, folder: Path | None, total_passes: int, done_passes: int = 0):
         self.accelerator, self.folder = accelerator, folder
         self.total_passes, self.done_passes = total_passes, done_passes
         self.began, self.passes_here, self.paused = time.perf_counter(), 0, 0.0

@@ -4,6 +4,7 @@ scale: kept from stage to stage, and its search told from divergence.
 """
 
 import torch
+from accelerate import Accelerator
 
 from .config import TrainingConfig
 from .sharding import local, whole
@@ -25,7 +26,7 @@ def make_optimizer(config: TrainingConfig, model: torch.nn.Module) -> torch.opti
     )
 
 
-def clip_gradient(accelerator, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
+def clip_gradient(accelerator: Accelerator, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
     """Clip the gradient's norm; the norm before, a scalar on the device, whatever accelerate made of it."""
     norm = accelerator.clip_grad_norm_(parameters, max_norm)
     if not isinstance(norm, torch.Tensor):
@@ -43,7 +44,7 @@ class GuardedStep:
         optimizers (`list[torch.optim.Optimizer]`): What it has prepared.
     """
 
-    def __init__(self, accelerator, optimizers: list[torch.optim.Optimizer]):
+    def __init__(self, accelerator: Accelerator, optimizers: list[torch.optim.Optimizer]):
         # accelerate's optimizers would each update the scale, which torch wants once, after all of them.
         self.optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in optimizers]
         self.is_scaled = accelerator.scaler is not None
@@ -66,12 +67,12 @@ class GuardedStep:
         self.scaler.update(None if self.is_scaled else 1.0)
 
 
-def read_scale(accelerator) -> dict | None:
+def read_scale(accelerator: Accelerator) -> dict | None:
     """The state of the loss scaler as JSON values; `None` without one."""
     return None if accelerator.scaler is None else accelerator.scaler.state_dict()
 
 
-def restore_scale(accelerator, state: dict | None):
+def restore_scale(accelerator: Accelerator, state: dict | None):
     """Go on with a scale that [`read_scale`] gave."""
     if accelerator.scaler is not None and state:
         accelerator.scaler.load_state_dict(state)

@@ -1,6 +1,7 @@
 """Training whose parameters are spread over the processes (FSDP 2), and the whole tensors that are written of it."""
 
 import torch
+from accelerate import Accelerator
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -27,7 +28,7 @@ def place(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(values, like.device_mesh, like.placements) if isinstance(like, DTensor) else values
 
 
-def prepare(accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer):
+def prepare(accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer):
     """
     Prepare a model and its optimizer.
 

@@ -7,6 +7,7 @@ import threading
 import time
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast
 
 from ..errors import StoppedBySignal
@@ -81,7 +82,7 @@ class StopRequest:
             raise StoppedBySignal(signum)
 
 
-def agree_to_stop(accelerator, stop: StopRequest) -> bool:
+def agree_to_stop(accelerator: Accelerator, stop: StopRequest) -> bool:
     """Whether one of the processes was asked to stop; called by all."""
     if accelerator.num_processes == 1:
         return stop.requested
@@ -104,7 +105,7 @@ class StopCheck:
 
     SECONDS = 4.0
 
-    def __init__(self, accelerator, request: StopRequest | None, most: int, first_update: int = 0):
+    def __init__(self, accelerator: Accelerator, request: StopRequest | None, most: int, first_update: int = 0):
         self.accelerator, self.request, self.most = accelerator, request or StopRequest(), most
         self.looked, self.next, self.at = first_update, first_update + 1, time.monotonic()
 

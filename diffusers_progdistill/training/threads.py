@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 
 def count_cores(root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -41,7 +42,7 @@ def advise(threads: int, cores: int, load: float, processes: int = 1) -> str | N
     return f"{asked}, but about {found}: with OMP_NUM_THREADS={share} in the environment it is faster"
 
 
-def tell_threads(accelerator):
+def tell_threads(accelerator: Accelerator):
     """Print the line of [`advise`] at the start of a training on a CPU; nothing else changes."""
     if accelerator.device.type == "cpu" and hasattr(os, "getloadavg"):
         line = advise(torch.get_num_threads(), count_cores(), os.getloadavg()[0], accelerator.num_processes)

@@ -6,9 +6,13 @@ takes: plain numbers that are finite, plain names, and a step that is an integer
 import logging
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, describe_reason
 
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +59,7 @@ def tracker_names(report_to: str | Iterable[str], token: str | None = None) -> l
     return names
 
 
-def start_trackers(accelerator, settings: dict):
+def start_trackers(accelerator: "Accelerator", settings: dict):
     """
     Start the trackers of a run and give them its settings.
 
@@ -71,7 +75,7 @@ def start_trackers(accelerator, settings: dict):
         ) from error
 
 
-def finish_trackers(accelerator):
+def finish_trackers(accelerator: "Accelerator"):
     """Close the trackers. One that cannot be closed has lost rows of its own, and nothing of the run."""
     for tracker in accelerator.trackers:
         try:
@@ -119,7 +123,7 @@ class Rows:
         accelerator ([`~accelerate.Accelerator`]): Its trackers, when they are started.
     """
 
-    def __init__(self, accelerator):
+    def __init__(self, accelerator: "Accelerator"):
         self.accelerator, self.last_step = accelerator, 0
         # Failures in a row of those that have failed at all.
         self.failures: dict[str, int] = {}
