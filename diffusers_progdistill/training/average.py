@@ -3,7 +3,7 @@
 import torch
 from diffusers.training_utils import EMAModel
 
-from .sharding import local
+from .sharding import take_local
 
 
 class WeightAverage(EMAModel):
@@ -16,5 +16,5 @@ class WeightAverage(EMAModel):
     def step(self, parameters: list[torch.nn.Parameter]):
         self.optimization_step += 1
         self.cur_decay_value = self.get_decay(self.optimization_step)
-        averages, current = ([local(tensor) for tensor in some] for some in (self.shadow_params, parameters))
+        averages, current = ([take_local(tensor) for tensor in some] for some in (self.shadow_params, parameters))
         torch._foreach_lerp_(averages, current, 1 - self.cur_decay_value)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from ..disk import replace_folder, writing
 from ..errors import InputError, describe_reason
 from .optimizer import read_scale, restore_scale
-from .sharding import place, whole
+from .sharding import place, take_whole
 
 
 MANIFEST_NAME, STATE_NAME = "manifest.json", "state.json"
@@ -224,7 +224,7 @@ def gather(tensors: dict[str, torch.Tensor], keep: bool) -> dict[str, torch.Tens
     copies = {}
     for name, tensor in tensors.items():
         # One at a time, so that no device holds more than one whole tensor.
-        tensor = whole(tensor)
+        tensor = take_whole(tensor)
         if keep:
             copies[name] = tensor.detach().to("cpu", copy=True).contiguous()
     return copies

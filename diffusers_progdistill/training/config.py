@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..errors import InputError
 from .options import NOT_NEGATIVE, POSITIVE, SHARE, Options, Valid, neutral_option, option
-from .trackers import tracker_names
+from .trackers import list_trackers
 
 
 Weighting = Literal["snr", "truncated_snr", "snr_plus_one", "constant"]
@@ -102,7 +102,7 @@ class TrainingConfig(DataOptions):
         super().check()
         if (self.dataset_name is None) == (self.train_data_dir is None):
             raise InputError("give the images by exactly one of --dataset_name and --train_data_dir")
-        tracker_names(self.report_to, self.hub_token)
+        list_trackers(self.report_to, self.hub_token)
 
     def weight_settings(self) -> dict:
         """The options that change the weights. A folder is resumed only with the same ones."""

@@ -15,7 +15,7 @@ from .health import Health
 from .monitor import Monitor
 from .optimizer import GuardedStep, clip_gradient, make_optimizer, read_scale
 from .run import Run
-from .sharding import gathered, prepare
+from .sharding import gather_network, prepare
 from .signals import StopCheck, StopRequest
 from .task import StageTask
 
@@ -162,7 +162,7 @@ class StageTrainer:
         if self.ema is not None:
             self.ema.copy_to(self.parameters)
         network = self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
-        network = gathered(network, self.network_class) if self.accelerator.is_fsdp2 else network
+        network = gather_network(network, self.network_class) if self.accelerator.is_fsdp2 else network
         scale = read_scale(self.accelerator)
         self.accelerator.free_memory()
         return StageResult(self.stage.updates, self.seconds, self.mean_loss, self.skipped, network.eval(), scale)

@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from .config import TrainingConfig
-from .sharding import local, whole
+from .sharding import take_local, take_whole
 
 
 # A scale as small as this hides no overflow of its own: a gradient that is not finite here is not finite at all.
@@ -31,7 +31,7 @@ def clip_gradient(accelerator: Accelerator, parameters: list[torch.nn.Parameter]
     norm = accelerator.clip_grad_norm_(parameters, max_norm)
     if not isinstance(norm, torch.Tensor):
         return torch.full((), float(norm or 0), device=accelerator.device)
-    return whole(norm).detach()
+    return take_whole(norm).detach()
 
 
 class GuardedStep:
@@ -60,7 +60,7 @@ class GuardedStep:
                 continue
             if not self.is_scaled:
                 # The scaler looks at gradients alone; what else is not finite is told to it by one of them.
-                local(gradients[0]).add_(torch.where(skip > 0, torch.nan, 0.0))
+                take_local(gradients[0]).add_(torch.where(skip > 0, torch.nan, 0.0))
                 self.scaler.unscale_(optimizer)
             self.scaler.step(optimizer)
             optimizer.zero_grad()

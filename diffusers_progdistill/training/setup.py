@@ -14,7 +14,7 @@ from ..errors import InputError, describe_reason
 from ..record import Record
 from .config import DistillationConfig, TrainingConfig
 from .launcher import PRECISION, is_asked, refuse_unsupported, resolve_accumulation, resolve_precision
-from .trackers import tracker_names
+from .trackers import list_trackers
 
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def make_accelerator(config: TrainingConfig, logging_dir: Path | None) -> Accele
     """The accelerator of a run, as the options and accelerate's settings say; without a logging folder no tracker."""
     refuse_unsupported()
     precision, asked = resolve_precision(config)
-    trackers = [] if logging_dir is None else tracker_names(config.report_to)
+    trackers = [] if logging_dir is None else list_trackers(config.report_to)
     accelerator = start_accelerator(
         precision,
         asked,

@@ -12,12 +12,12 @@ from ..errors import InputError
 WRAPPED = ("ResnetBlock2D", "Attention")
 
 
-def local(tensor: torch.Tensor) -> torch.Tensor:
+def take_local(tensor: torch.Tensor) -> torch.Tensor:
     """What this process holds of a tensor; it shares its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def take_whole(tensor: torch.Tensor) -> torch.Tensor:
     """All of a tensor; called by all processes."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -63,9 +63,9 @@ def _fit_classes(plugin, model: torch.nn.Module):
     plugin.transformer_cls_names_to_wrap = found
 
 
-def gathered(model: torch.nn.Module, model_class: type) -> torch.nn.Module:
+def gather_network(model: torch.nn.Module, model_class: type) -> torch.nn.Module:
     """A plain network of its class with the whole weights of a sharded one, in every process; called by all."""
-    tensors = {name: whole(tensor) for name, tensor in model.state_dict().items()}
+    tensors = {name: take_whole(tensor) for name, tensor in model.state_dict().items()}
     device = next(iter(tensors.values())).device
     network = model_class.from_config(model.config).to(device)
     network.load_state_dict(tensors)

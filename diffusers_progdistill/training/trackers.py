@@ -22,7 +22,7 @@ NONE = ("none", "no", "off", "false")
 MOST_FAILURES = 5
 
 
-def tracker_names(report_to: str | Iterable[str], token: str | None = None) -> list[str]:
+def list_trackers(report_to: str | Iterable[str], token: str | None = None) -> list[str]:
     """
     The trackers that `--report_to` names, each once: one or several by commas, `all` that are installed, or `none`.
 
@@ -67,7 +67,7 @@ def start_trackers(accelerator: "Accelerator", settings: dict):
         [`InputError`]: If one does not start, such as for want of a login: nothing has been trained yet.
     """
     try:
-        accelerator.init_trackers("progdistill", config=plain_settings(settings))
+        accelerator.init_trackers("progdistill", config=flatten_settings(settings))
     except Exception as error:  # services raise many kinds
         names = ",".join(map(str, accelerator.log_with))
         raise InputError(
@@ -85,7 +85,7 @@ def finish_trackers(accelerator: "Accelerator"):
     accelerator.trackers = []
 
 
-def plain_settings(settings: dict, prefix: str = "") -> dict[str, str | int | float | bool]:
+def flatten_settings(settings: dict, prefix: str = "") -> dict[str, str | int | float | bool]:
     """Settings as the simple types that trackers take, nested ones under dotted names; no tokens."""
     plain = {}
     for key, value in settings.items():
@@ -93,7 +93,7 @@ def plain_settings(settings: dict, prefix: str = "") -> dict[str, str | int | fl
         if "token" in name.lower():
             continue
         if isinstance(value, dict):
-            plain |= plain_settings(value, f"{name}.")
+            plain |= flatten_settings(value, f"{name}.")
         elif isinstance(value, (list, tuple, set)):
             plain[name] = ", ".join(map(str, value))
         elif type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
@@ -103,7 +103,7 @@ def plain_settings(settings: dict, prefix: str = "") -> dict[str, str | int | fl
     return plain
 
 
-def plain_numbers(values: dict) -> dict[str, int | float]:
+def select_numbers(values: dict) -> dict[str, int | float]:
     """Metrics as plain numbers; what is none, or not finite, is left out, since some services refuse the whole row."""
     numbers = {str(name): value.item() if hasattr(value, "item") else value for name, value in values.items()}
     return {name: value for name, value in numbers.items() if type(value) in (int, float) and math.isfinite(value)}
@@ -131,7 +131,7 @@ class Rows:
     def add(self, values: dict, step: int):
         """Give every tracker one row."""
         self.last_step = step = max(int(step), self.last_step)
-        values = plain_numbers(values)
+        values = select_numbers(values)
         for tracker in self.accelerator.trackers if values else []:
             failures = self.failures.get(tracker.name, 0)
             if failures >= MOST_FAILURES:

@@ -16,7 +16,13 @@ from helpers.processes import chain_options, logged, weights
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.trackers import MOST_FAILURES, Rows, plain_numbers, plain_settings, tracker_names
+from diffusers_progdistill.training.trackers import (
+    MOST_FAILURES,
+    Rows,
+    flatten_settings,
+    list_trackers,
+    select_numbers,
+)
 
 
 class StrictTracker(GeneralTracker):
@@ -135,8 +141,8 @@ def test_rows(strict, caplog):
 
 def test_plain_values():
     nested = {"a": {"b": {"c": None}}, "l": [1, (2, 3)], "t": torch.tensor(1.0), "hub_token": "x", "n": float("nan")}
-    assert plain_settings(nested) == {"a.b.c": "None", "l": "1, (2, 3)", "t": "tensor(1.)", "n": "nan"}
-    assert plain_numbers({"a": True, "b": "x", "c": torch.tensor(2)}) == {"c": 2}
+    assert flatten_settings(nested) == {"a.b.c": "None", "l": "1, (2, 3)", "t": "tensor(1.)", "n": "nan"}
+    assert select_numbers({"a": True, "b": "x", "c": torch.tensor(2)}) == {"c": 2}
 
 
 @pytest.fixture
@@ -163,7 +169,7 @@ def installed(monkeypatch):
     ],
 )
 def test_names(given, names, installed, strict):
-    assert tracker_names(given) == names
+    assert list_trackers(given) == names
 
 
 @pytest.mark.parametrize("name", sorted({*LoggerType.list()} - {"all", "tensorboard", "mlflow"}))
@@ -176,13 +182,13 @@ def test_trackers_that_are_not_installed(name, installed):
 @pytest.mark.parametrize("given", ["paper", "", "tensorboard,", "none,mlflow", "tensorboard mlflow"])
 def test_names_that_are_none(given, installed):
     with pytest.raises(InputError, match="--report_to"):
-        tracker_names(given)
+        list_trackers(given)
 
 
 def test_a_folder_of_logs_is_no_package(tmp_path):
     """An earlier run has left one called wandb, where Python looks for packages."""
     (tmp_path / "wandb").mkdir()
-    code = "from diffusers_progdistill.training.trackers import tracker_names; print(tracker_names('all'))"
+    code = "from diffusers_progdistill.training.trackers import list_trackers; print(list_trackers('all'))"
     said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ("wandb" in said.stdout) == (find_spec("wandb") is not None)
 
