@@ -1,10 +1,11 @@
-"""Invariant 6: an update reads nothing back from the device, except on logging updates."""
+"""Invariant 6: an update reads nothing back from the device, except on logging updates; nor does sampling."""
 
 import pytest
 import torch
 from helpers.stages import distillation_task, make_run, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.objectives.distillation import DistillationLoss
 from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.training.config import DistillationConfig
@@ -48,3 +49,13 @@ def test_only_logging_updates_read(unet, whole_reads, reuse, parts):
 
     # Both runs log once, at their end; what the further updates read is theirs.
     assert reads_of(20) == reads_of(2)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_sampling_reads_nothing_from_the_device(unet, num_steps):
+    """Steps are counted, not looked up, so that the host runs ahead of the device through a whole call."""
+    pipeline = ProgressiveDistillationPipeline(unet, ProgressiveDistillationScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    with Reads() as reads:
+        pipeline(2, num_inference_steps=num_steps, output_type="pt")
+    assert reads.count == 0
