@@ -41,7 +41,7 @@ def load_model(source: ModelSource) -> ProgressiveDistillationPipeline:
     Raises:
         [`InputError`]: If there is none, it cannot be trusted, or it is no `UNet2DModel` that denoises pixels.
     """
-    return load_pipeline(source, *open_folder(source, check_components, ProgressiveDistillationPipeline))
+    return load_pipeline(source, *open_folder(source, check_components))
 
 
 def load_pipeline(source: ModelSource, folder: Path, index: dict) -> ProgressiveDistillationPipeline:

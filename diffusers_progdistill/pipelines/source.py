@@ -60,11 +60,11 @@ class ModelSource:
         return [Path(path).name for path in paths if Path(path).parent.name in ("", folder)]
 
 
-def open_folder(
-    source: ModelSource,
-    check_index: Callable[[dict, str], None],
-    pipeline_class: type[DiffusionPipeline] = DiffusionPipeline,
-) -> tuple[Path, dict]:
+class AnyPipeline(DiffusionPipeline):
+    """Downloads what an index names, of a class that diffusers need not know."""
+
+
+def open_folder(source: ModelSource, check_index: Callable[[dict, str], None]) -> tuple[Path, dict]:
     """
     The local folder of a pipeline and its index. One on the Hub is downloaded, but refused before if its index says
     enough.
@@ -72,7 +72,6 @@ def open_folder(
     Args:
         source ([`ModelSource`]): Which one.
         check_index (`Callable`): `check_index(index, what)` raises [`InputError`] for pipelines that cannot be used.
-        pipeline_class (`type`): Chooses what is downloaded; it need not be the class that the index names.
 
     Raises:
         [`InputError`]: If there is none, it cannot be trusted, or `check_index` refuses it.
@@ -86,7 +85,7 @@ def open_folder(
         options = {**source.place, "variant": source.variant, "trust_remote_code": source.trust_remote_code}
         try:
             check_index(read_json(source.find_file(INDEX_NAME), what), what)
-            folder = Path(pipeline_class.download(source.name, **options))
+            folder = Path(AnyPipeline.download(source.name, **options))
         except InputError:
             raise
         except Exception as error:  # diffusers and the Hub client raise many kinds for what is one thing to a user

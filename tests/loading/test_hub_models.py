@@ -10,6 +10,7 @@ from helpers.networks import tiny_unet
 
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import InputError
+from diffusers_progdistill.families import open_model
 from diffusers_progdistill.pipelines.loading import ModelSource, load_model, read_network_config
 
 
@@ -81,6 +82,14 @@ def test_a_repository_of_half_precision_names_its_variant(hub, tmp_path):
     with pytest.raises(InputError, match="--variant fp16"):
         load(tmp_path)
     assert load(tmp_path, variant="fp16").unet.dtype == torch.float32
+
+
+def test_a_class_that_diffusers_does_not_know(hub, tmp_path):
+    """Its network is used, on its schedule, as that of a folder is."""
+    hub.add_repo("me/teacher", files=files_of(tmp_path / "files", index={"_class_name": "MyPipeline"}))
+    source = ModelSource("me/teacher", cache_dir=str(tmp_path / "cache"))
+    assert open_model(source).pipeline.unet.config.block_out_channels == [8]
+    assert load_model(source).unet.config.block_out_channels == [8]
 
 
 @pytest.mark.parametrize("name", ["me/nothing", "nobody/teacher"])
