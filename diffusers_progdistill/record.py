@@ -30,20 +30,13 @@ def list_versions() -> dict[str, str]:
     """Versions of what shapes the numbers."""
     found = {"diffusers_progdistill": __version__, "python": platform.python_version()}
     for name in ("torch", "diffusers", "accelerate", "numpy"):
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            pass
     return found
 
 
 def read_content(path: Path) -> dict:
-    """
-    What a `chain.json` holds.
-
-    Raises:
-        `ValueError`: If it cannot be read or is something else.
-    """
+    """What a `chain.json` holds; a `ValueError` if it cannot be read or is something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         content["settings"].items(), content["finished"]
@@ -55,12 +48,7 @@ def read_content(path: Path) -> dict:
 
 
 def read_begun(folder: Path) -> dict | None:
-    """
-    The record of the run that an output folder holds, if any.
-
-    Raises:
-        [`InputError`]: If it cannot be read, or an earlier version wrote it.
-    """
+    """The record of the run that an output folder holds, if any; one that an earlier version wrote is refused."""
     if not (folder / RECORD_NAME).exists():
         return None
     try:
@@ -73,12 +61,7 @@ def read_begun(folder: Path) -> dict | None:
 
 
 def read_finished(folder: Path, given: str | None) -> dict:
-    """
-    The record of a folder with finished students, for commands that are given it.
-
-    Raises:
-        [`InputError`]: If there is none.
-    """
+    """The record of a folder that a command is given, which must hold finished students."""
     if given is None:
         raise InputError("give the folder first, the OUTPUT_DIR of `progdistill distill`")
     advice = "give the OUTPUT_DIR of `progdistill distill`"
@@ -113,12 +96,7 @@ def list_students(content: dict) -> list[dict]:
 
 @contextlib.contextmanager
 def only_process_in(folder: Path):
-    """
-    Hold the lock of an output folder, so that no two runs write to it; do without where the file system has none.
-
-    Raises:
-        [`InputError`]: If another process holds it.
-    """
+    """Hold the lock of an output folder, so that no two runs write there; do without where a file system has none."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # A lock that ends with its process: filelock's replacement where there is none would refuse a resumed run.
@@ -143,14 +121,8 @@ def only_process_in(folder: Path):
 
 class Record:
     """
-    The record of one output folder.
-
-    Args:
-        folder (`Path`): The output folder; it may not exist yet.
-        settings (`dict`): All that changes the weights, as JSON values.
-
-    Raises:
-        [`InputError`]: If the folder holds something else, or a run with other settings.
+    The record of one output folder, which may not exist yet. One that holds something else, or a run with other
+    settings (all that changes the weights, as JSON values), is refused.
     """
 
     def __init__(self, folder: Path, settings: dict, own_names: tuple[str, ...] = ()):

@@ -99,13 +99,7 @@ class Checkpoints:
         return sorted((p for p in found if pattern.fullmatch(p.name)), reverse=True)
 
     def save(self, update: int, state: dict):
-        """
-        Write a checkpoint; called by all processes.
-
-        Args:
-            update (`int`): Number of updates done.
-            state (`dict`): JSON values that come back from [`Checkpoints.load`].
-        """
+        """Write a checkpoint after so many updates, with JSON values of the caller's own; called by all processes."""
         state = {
             "stage": self.stage,
             "update": update,
@@ -156,13 +150,8 @@ class Checkpoints:
 
     def load(self) -> dict | None:
         """
-        Bring all that is attached, and the loss scale, to the newest checkpoint that is whole; called by all.
-
-        Returns:
-            `dict` or `None`: Its state with `"update"`; `None` if there is no usable checkpoint.
-
-        Raises:
-            [`InputError`]: If one was asked for by name and is not there or not usable.
+        Bring all that is attached, and the loss scale, to the newest checkpoint that is whole, or refuse the one that
+        was asked for by name; called by all. Its state with `"update"`, or `None` if there is no usable checkpoint.
         """
         accelerator = self.accelerator
         paths = [path for path in self.paths() if self.wanted == "latest" or path.name == Path(self.wanted).name]

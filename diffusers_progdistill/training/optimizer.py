@@ -37,7 +37,8 @@ def clip_gradient(accelerator: Accelerator, parameters: list[torch.nn.Parameter]
 class GuardedStep:
     """
     The step of all optimizers, or of none: weights and moments stay as they are, without the host knowing. torch's
-    gradient scaler does it for fused optimizers; where no loss is scaled it is one whose scale stays 1.
+    gradient scaler does it for fused optimizers (and with a look at the device for others); where no loss is scaled it
+    is one whose scale stays 1.
 
     Args:
         accelerator ([`~accelerate.Accelerator`]): Its scaler is taken in fp16.

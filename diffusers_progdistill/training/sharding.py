@@ -30,14 +30,8 @@ def place(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 def prepare(accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer):
     """
-    Prepare a model and its optimizer.
-
-    Returns:
-        `tuple`: The model, the optimizer, and the list of the parameters that are trained from here on: under FSDP 2
-            those of before are none of them.
-
-    Raises:
-        [`InputError`]: If FSDP 2 finds nothing to wrap, or leaves the parameters whole.
+    Prepare a model and its optimizer, and list the parameters that are trained from here on: under FSDP 2 those of
+    before are none of them. FSDP 2 that finds nothing to wrap, or leaves the parameters whole, is refused.
     """
     if accelerator.is_fsdp2:
         _fit_classes(accelerator.state.fsdp_plugin, model)
