@@ -2,7 +2,7 @@
 
 from dataclasses import FrozenInstanceError, dataclass, fields
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal, Self
 
 from ..errors import InputError
 from .options import NOT_NEGATIVE, POSITIVE, SHARE, Options, Valid, neutral_option, option
@@ -87,12 +87,12 @@ class TrainingConfig(DataOptions):
     )
     dry_run: bool = neutral_option(False, "Print the plan, with the time of a few updates, and write nothing.")
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any):
         if "_frozen" in vars(self):
             raise FrozenInstanceError(f"{name} of a run's own options cannot be set")
         super().__setattr__(name, value)
 
-    def freeze(self):
+    def freeze(self) -> Self:
         """Let no option be set any more; [`~dataclasses.replace`] makes a copy that can be changed."""
         object.__setattr__(self, "_frozen", True)
         return self

@@ -10,10 +10,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DynamoBackend, GradientAccumulationPlugin, InitProcessGroupKwargs, set_seed
 
+from ..data import ImageData
 from ..errors import InputError, describe_reason
 from ..record import Record
 from .config import DistillationConfig, TrainingConfig
 from .launcher import PRECISION, is_asked, refuse_unsupported, resolve_accumulation, resolve_precision
+from .pretrained import Teacher
 from .trackers import list_trackers
 
 
@@ -116,7 +118,7 @@ def check_batch(config: TrainingConfig, num_images: int, accelerator: Accelerato
     return global_batch
 
 
-def describe_run(config: DistillationConfig, teacher, data) -> dict:
+def describe_run(config: DistillationConfig, teacher: Teacher, data: ImageData) -> dict:
     """What the model card says of the run: names only of what is on the Hub, never a path."""
     teacher_name = config.pretrained_teacher_model
     is_local = config.train_data_dir is not None or os.path.exists(config.dataset_name or "")
