@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError
 from ..identity import content_key, model_key
-from ..record import list_versions
 from .cache import cached
 from .collector import FeatureCollector
 from .distances import compute_psnr
@@ -80,13 +79,15 @@ class Evaluation:
         accelerator ([`~accelerate.Accelerator`]): The processes; all make images, the main one measures.
         metrics (`dict[str, ImageMetrics]`): By extractor; empty in all processes but the main one.
         settings ([`EvaluationSettings`]): How everything is measured.
-        reference (`tuple[Subject, int]`, *optional*): Whose images, at how many steps, agreement is measured with.
+        reference ([`Subject`], *optional*): Whose images, at its only number of steps, agreement is measured with.
 
     Raises:
         [`InputError`]: If the file holds figures of other real images, or of other features of the same name.
     """
 
-    def __init__(self, folder: Path, accelerator, metrics: dict, settings: EvaluationSettings, reference=None):
+    def __init__(
+        self, folder: Path, accelerator, metrics: dict, settings: EvaluationSettings, reference: Subject | None = None
+    ):
         self.folder, self.accelerator, self.metrics = folder, accelerator, metrics
         self.settings, self.reference = settings, reference
         self.rows = read_rows(folder) if accelerator.is_main_process else []
@@ -124,8 +125,7 @@ class Evaluation:
             "seed": options.seed,
         }
         if self.reference is not None:
-            other, steps = self.reference
-            common["reference"] = f"{other.weights}, {steps} steps, guided {other.guidance_scale:g}"
+            common["reference"] = f"{self.reference.weights}, {self._refer(options.seed)}"
         known = {
             row["feature_extractor"]: row
             for row in self.rows
@@ -152,7 +152,8 @@ class Evaluation:
             for own in features.values():
                 own.add(images)
             if self.reference is not None:
-                decibels.append(compute_psnr(images, self._make(*self._refer(options.seed), part)))
+                others = self._make(self.reference, self._refer(options.seed), part)
+                decibels.append(compute_psnr(images, others))
         agreement = {"psnr_to_reference": torch.cat(decibels).mean().item()} if decibels else {}
         return [self._describe(name, own) | agreement for name, own in features.items()]
 
@@ -162,31 +163,27 @@ class Evaluation:
         keys = {"real_images": metric.data_key, "real_features": metric.key, "real_vs_real": metric.real_vs_real}
         return {"feature_extractor": name, "metric": metric.name, **keys, **metric.measure(features)}
 
-    def _refer(self, seed: int) -> tuple[Subject, SamplingOptions]:
-        subject, steps = self.reference
-        return subject, SamplingOptions(steps, seed, subject.guidance_scale)
+    def _refer(self, seed: int) -> SamplingOptions:
+        """How the images of the reference are made."""
+        return SamplingOptions(self.reference.steps[0], seed, self.reference.guidance_scale)
 
     def _make(self, subject: Subject, options: SamplingOptions, part: range, bar: tqdm | None = None) -> torch.Tensor:
         """Images by their numbers, `uint8`. Those of the reference are kept: all others are compared with them."""
-        size, num_processes = chunk_size(subject.pipeline), self.accelerator.num_processes
+        size, reference = chunk_size(subject.pipeline), self.reference
+        is_kept = (
+            reference is not None and subject.weights == reference.weights and options == self._refer(options.seed)
+        )
+        # They are a figure's images too, whose last digits another torch may change.
+        made_by = (torch.__version__, self.accelerator.device.type, subject.weights, options)
 
         def make_chunk(first: int) -> dict[str, torch.Tensor]:
             return {"images": as_bytes(sample_chunk(subject.pipeline, options, first, size))}
 
         def take_chunk(first: int) -> torch.Tensor:
-            if self.reference is None or (subject.weights, options) != self._reference_key(options.seed):
-                images = make_chunk(first)["images"]
-            else:
-                # They are a figure's images too, whose last digits another torch may change.
-                made_by = (list_versions()["torch"], self.accelerator.device.type, subject.weights)
-                key = content_key("images", *made_by, options, first, size)
-                images = cached(key, lambda: make_chunk(first), self.settings.cache_dir)["images"]
+            key = content_key("images", *made_by, first, size)
+            made = cached(key, lambda: make_chunk(first), self.settings.cache_dir) if is_kept else make_chunk(first)
             if bar is not None:
-                bar.update(num_processes * min(size, self.settings.num_images - first))
-            return images
+                bar.update(self.accelerator.num_processes * min(size, self.settings.num_images - first))
+            return made["images"]
 
         return generate_shared(self.accelerator, take_chunk, part, size)
-
-    def _reference_key(self, seed: int) -> tuple[str, SamplingOptions]:
-        subject, options = self._refer(seed)
-        return subject.weights, options

@@ -1,6 +1,7 @@
 """Measure models: a run's teacher and students, or any others, against real images and against each other."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 from ..data import load_data
@@ -18,15 +19,11 @@ from ..identity import teacher_key
 from ..paths import settle_path
 from ..pipelines.loading import ModelSource
 from ..record import RECORD_NAME, TEACHER_KEY, read_finished
+from .config import DataOptions
 from .isolation import isolated
 from .plan import CONVERSION_STAGE
 from .setup import make_evaluation_accelerator
 
-
-DATA_OPTIONS = (
-    *("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "class_column", "resolution"),
-    *("center_crop", "background_color", "train_split", "follow_links"),
-)
 
 # Bytes of decoded real images that are kept in memory; more are read when they are asked for.
 IMAGES_IN_MEMORY = 2**28
@@ -56,7 +53,7 @@ def evaluate(config, targets: list[str]) -> Path:
     records = {target: read_finished(Path(target), target) for target in targets if is_run(Path(target))}
     take_data_of(config, records)
     subjects, reference = open_models(config, targets, records)
-    models = subjects if reference is None else [*subjects, reference[0]]
+    models = subjects if reference is None else [*subjects, reference]
     check_shapes(models)
     for model in models:
         model.pipeline.to(accelerator.device)
@@ -105,19 +102,14 @@ def take_data_of(config, records: dict[str, dict]):
         if not records:
             raise InputError("give the real images by --dataset_name or --train_data_dir")
         settings = next(iter(records.values()))["settings"]
-        for name in DATA_OPTIONS:
+        for one in dataclasses.fields(DataOptions):
             # What was typed stays: the classifier wants labels even where the run did not.
-            if name in settings and getattr(config, name) == getattr(type(config), name):
-                setattr(config, name, settings[name])
+            if one.name in settings and getattr(config, one.name) == one.default:
+                setattr(config, one.name, settings[one.name])
 
 
-def open_models(
-    config, targets: list[str], records: dict[str, dict]
-) -> tuple[list[Subject], tuple[Subject, int] | None]:
-    """
-    What is measured, and whose images at how many steps the others are compared with: those of the teacher of a run,
-    or of the one named.
-    """
+def open_models(config, targets: list[str], records: dict[str, dict]) -> tuple[list[Subject], Subject | None]:
+    """What is measured, and whose images the others are compared with: the teacher of a run, or the one named."""
     subjects, teachers = [], []
     for target in targets:
         if target not in records:
@@ -141,7 +133,8 @@ def open_models(
         print("no agreement with a teacher is measured: there are several (--pretrained_teacher_model names one)")
     if len(different) != 1:
         return subjects, None
-    return subjects, (teachers[0], teachers[0].pipeline.num_trained_steps or config.reference_steps)
+    steps = teachers[0].pipeline.num_trained_steps or config.reference_steps
+    return subjects, dataclasses.replace(teachers[0], steps=[steps])
 
 
 def open_run_models(config, folder: str, record: dict) -> list[Subject]:
