@@ -1,4 +1,4 @@
-"""The shape of the package: imports point one way, files and functions stay small, one family names its own network."""
+"""The shape of the package: imports point one way, files and functions are small, families name their networks."""
 
 import ast
 from pathlib import Path
