@@ -1,8 +1,7 @@
 """Variance exploding processes, y + s eps of data y: EDM, and the score networks of Song et al. (2021).
 
-    tan(phi) = s / (standard deviation that stands for 1),    z = cos(phi) (y + s eps) / (that deviation)
-
-An Euler step of the ODE in s, (y + s eps)' = (y + s eps) + (s' - s) eps, is the rotation of z from phi to phi'.
+In both, z is cos(phi) x + sin(phi) eps, where x is y moved and scaled to what has a deviation of about 1. An Euler step
+of the ODE in s, (y + s eps)' = (y + s eps) + (s' - s) eps, is the rotation of z from phi to phi'.
 """
 
 import abc
@@ -16,11 +15,11 @@ from .base import NoiseLevel, NoiseProcess
 
 class ExplodingProcess(NoiseProcess):
     """
-    Noise levels s from `sigma_min` to `sigma_max`.
+    A process whose time is s: tan(phi) = s / unit.
 
     Args:
         sigma_min, sigma_max (`float`): The range that the network was trained on.
-        unit (`float`): s at which signal and noise are as strong: tan(phi) = s / unit.
+        unit (`float`): s at which the noise is as strong as the signal.
     """
 
     def __init__(self, sigma_min: float, sigma_max: float, unit: float):
@@ -35,7 +34,6 @@ class ExplodingProcess(NoiseProcess):
         """What the network is told at s."""
 
     def levels(self, positions: torch.Tensor) -> NoiseLevel:
-        """Angle and time at u."""
         sigmas = self.sigmas(positions)
         return NoiseLevel(torch.atan(sigmas / self.unit), self.tell(sigmas))
 
@@ -47,7 +45,6 @@ class ExplodingProcess(NoiseProcess):
 
     @property
     def max_angle(self) -> float:
-        """The angle of `sigma_max`."""
         return math.atan(self.sigma_max / self.unit)
 
 

@@ -27,7 +27,6 @@ class FlowProcess(NoiseProcess):
         self.shift, self.time_scale, self.counts_from_noise = shift, time_scale, counts_from_noise
 
     def levels(self, positions: torch.Tensor) -> NoiseLevel:
-        """Angle and time at u."""
         # Up to a common factor, which neither has a use for.
         noise, signal = self.shift * positions, 1 - positions
         return NoiseLevel(torch.atan2(noise, signal), self._tell(noise, signal))
@@ -43,7 +42,6 @@ class FlowProcess(NoiseProcess):
 
     @property
     def max_angle(self) -> float:
-        """Pure noise."""
         return math.pi / 2
 
     def network_input(self, z: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
