@@ -1,7 +1,7 @@
 """Variance exploding processes, y + s eps of data y: EDM, and the score networks of Song et al. (2021).
 
-In both, z is cos(phi) x + sin(phi) eps, where x is y moved and scaled to what has a deviation of about 1. An Euler step
-of the ODE in s, (y + s eps)' = (y + s eps) + (s' - s) eps, is the rotation of z from phi to phi'.
+z = cos(phi) x + sin(phi) eps, where x is y, moved and scaled so that its deviation is about 1. An Euler step of the
+ODE in s, (y + s eps)' = (y + s eps) + (s' - s) eps, is the rotation of z from phi to phi'.
 """
 
 import abc
