@@ -58,6 +58,11 @@ class NoiseProcess(abc.ABC):
         """Whether its largest angle is pure noise. Stock pipelines start from pure noise in any case."""
         return math.cos(self.max_angle) < 1e-3
 
+    @property
+    def has_zero_terminal_snr(self) -> bool:
+        """Whether there is no signal at its largest angle, up to float32 rounding: epsilon says nothing of x there."""
+        return math.cos(self.max_angle) < 1e-7
+
     def level(self, position: float) -> tuple[float, float]:
         """Angle and time at one sampling position, in float64 on the host."""
         angle, time = self.levels(torch.tensor([position], dtype=torch.float64))

@@ -134,11 +134,6 @@ class BetaProcess(NoiseProcess):
         """The largest angle of a timestep that the model was trained at."""
         return cosine_angle(1.0) if self.is_canonical else self._table[-1].item()
 
-    @property
-    def has_zero_terminal_snr(self) -> bool:
-        """Whether the last timestep is pure noise: its angle is pi/2 up to float32 rounding of the betas."""
-        return not self.is_canonical and math.cos(self.max_angle) < 1e-7
-
     def levels(self, positions: torch.Tensor) -> NoiseLevel:
         """Angle and time at u: timestep T u - 1, which DDIM's `"trailing"` grid has at u = i/N where N divides T."""
         time = time_to_timestep(positions, self.num_train_timesteps)
