@@ -5,6 +5,7 @@ import copy
 from dataclasses import dataclass, fields, replace
 
 import torch
+from diffusers.training_utils import EMAModel
 
 from ..denoisers.base import Conditioning, Denoiser
 from ..processes.base import NoiseLevel
@@ -82,16 +83,22 @@ class Objective(abc.ABC):
         weighting (`str`): Of the error of x as a function of the noise level, one of `WEIGHTINGS`.
 
     Attributes:
+        loss_names (`tuple[str, ...]`): What [`compute_losses`] returns.
         networks (`dict[str, torch.nn.Module]`): Networks beside the student that change while it is trained. The loop
-            moves, checkpoints and resumes them by name, and knows nothing else of them.
-        optimizers (`dict[str, torch.optim.Optimizer]`): Those of these networks, which [`after_update`] steps. They
-            are checkpointed and resumed too.
+            moves, checkpoints and resumes them by name, and knows nothing else of them. It puts a network that has an
+            optimizer back as accelerate wraps it, so call it by its place in here.
+        optimizers (`dict[str, torch.optim.Optimizer]`): Of networks that are trained, by their names. They step with
+            the student's, on the gradient of the sum of all losses.
+        averages (`dict[str, EMAModel]`): Of such networks, moved by [`after_update`]. They are checkpointed too.
     """
+
+    loss_names: tuple[str, ...] = ("loss",)
 
     def __init__(self, student: Denoiser, weighting: str):
         self.student, self.weighting = student, weighting
         self.networks: dict[str, torch.nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.averages: dict[str, EMAModel] = {}
 
     @abc.abstractmethod
     def make_examples(self, batch: Batch, update: int = 0) -> Examples:

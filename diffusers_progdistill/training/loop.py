@@ -63,15 +63,24 @@ class StageTrainer:
         self.network_class, self.has_dropout = type(network), has_dropout(network)
         adam = make_optimizer(self.config, network)
         self.rate = make_learning_rate(self.config, adam, self.stage.updates)
-        self.health = Health(self.accelerator, self.stage.updates)
+        self.health = Health(self.accelerator, self.stage.updates, self.objective.loss_names)
         self.network, self.optimizer, self.parameters = prepare(self.accelerator, network, adam)
-        self.guard = GuardedStep(self.accelerator, [self.optimizer])
+        self.prepare_objective()
+        self.guard = GuardedStep(self.accelerator, [self.optimizer, *self.objective.optimizers.values()])
         self.ema = None if task.ema_decay is None else WeightAverage(self.parameters, decay=task.ema_decay)
         self.first, self.seconds_before, self.mean_loss, self.skipped = 0, 0.0, None, 0
         if checkpoints is not None:
             self.attach_to(checkpoints)
             self.restore(checkpoints.load())
         self.began = time.perf_counter()
+
+    def prepare_objective(self):
+        """What an objective has of its own is brought to the device, and shared as the student is if it is trained."""
+        networks, optimizers = self.objective.networks, self.objective.optimizers
+        for name, network in networks.items():
+            networks[name] = network.to(self.accelerator.device)
+            if name in optimizers:
+                networks[name], optimizers[name] = self.accelerator.prepare(network, optimizers[name])
 
     def train(self) -> StageResult:
         """
@@ -90,16 +99,16 @@ class StageTrainer:
         for update in range(self.first, self.stage.updates):
             done = update + 1
             learning_rate = self.set_learning_rate(update)
-            loss = self.accumulate_gradient(update, stream)
+            losses = self.accumulate_gradient(update, stream)
             grad_norm = clip_gradient(self.accelerator, self.parameters, self.config.max_grad_norm)
-            self.guard.step(self.health.judge(loss, [grad_norm]))
+            self.guard.step(self.health.judge(losses, [grad_norm]))
             self.objective.after_update(done)
             if self.ema is not None:
                 self.ema.step(self.parameters)
             self.monitor.on_update()
             if done % self.config.logging_steps == 0 or done == self.stage.updates:
                 means, self.skipped = self.health.read(self.stage.name, done)
-                self.mean_loss = means["loss"]
+                self.mean_loss = None if None in means.values() else sum(means.values())
                 self.monitor.on_log(self.stage, done, self.mean_loss, learning_rate, self.skipped)
             self.save_or_stop(done, stop_check.must_stop(done))
         return self.finish()
@@ -112,9 +121,9 @@ class StageTrainer:
         return learning_rate
 
     def accumulate_gradient(self, update: int, stream: ExampleStream) -> dict[str, torch.Tensor]:
-        """The gradient of an update's micro-batches; returns their mean loss."""
+        """The gradient of an update's micro-batches; returns the means of their losses."""
         micro_batches, rank = self.accelerator.gradient_accumulation_steps, self.accelerator.process_index
-        loss_of_update = 0.0
+        means = dict.fromkeys(self.objective.loss_names, 0.0)
         for number, examples in enumerate(stream.read_update(update)):
             if self.has_dropout:
                 torch.manual_seed(derive_seed(self.config.seed, self.stage.seed, update, number, rank))
@@ -122,10 +131,9 @@ class StageTrainer:
             with self.accelerator.accumulate(self.network):
                 with self.accelerator.autocast():
                     losses = self.objective.compute_losses(self.network, examples)
-                loss = sum(losses.values())
-                self.accelerator.backward(loss)
-            loss_of_update += loss.detach() / micro_batches
-        return {"loss": loss_of_update}
+                self.accelerator.backward(sum(losses.values()))
+            means = {name: mean + losses[name].detach() / micro_batches for name, mean in means.items()}
+        return means
 
     def save_or_stop(self, done: int, to_stop: bool):
         """Write the checkpoint that is due after `done` updates, and leave the stage if that was asked for."""
@@ -138,13 +146,12 @@ class StageTrainer:
             self.stop.stop()
 
     def attach_to(self, checkpoints: Checkpoints):
-        """Name all that a checkpoint holds; what an objective has of its own is brought to the device first."""
-        networks = self.objective.networks
-        for network in networks.values():
-            network.to(self.accelerator.device)
-        averages = {} if self.ema is None else {"model": self.ema}
-        optimizers = {"model": self.optimizer, **self.objective.optimizers}
-        checkpoints.attach({"model": self.network, **networks}, optimizers, averages)
+        """Name all that a checkpoint holds."""
+        own = self.objective
+        averages = ({} if self.ema is None else {"model": self.ema}) | own.averages
+        checkpoints.attach(
+            {"model": self.network, **own.networks}, {"model": self.optimizer, **own.optimizers}, averages
+        )
 
     def restore(self, saved: dict | None):
         """Go on from a checkpoint's state."""
