@@ -95,14 +95,17 @@ def list_students(content: dict) -> list[dict]:
 
 
 @contextlib.contextmanager
-def only_process_in(folder: Path):
-    """Hold the lock of an output folder, so that no two runs write there; do without where a file system has none."""
+def only_process_in(folder: Path, name: str = LOCK_NAME, timeout: float = 0):
+    """
+    Hold the lock of an output folder, so that no two runs write there; do without where a file system has none.
+    A `timeout` of -1 waits for it.
+    """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # A lock that ends with its process: filelock's replacement where there is none would refuse a resumed run.
-        lock = FileLock(folder / LOCK_NAME, fallback_to_soft=False)
+        lock = FileLock(folder / name, fallback_to_soft=False)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=timeout)
     except Timeout as error:
         raise InputError(
             f"--output_dir {folder} is in use by another process: wait for it, or give another"

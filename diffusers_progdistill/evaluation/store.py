@@ -4,11 +4,9 @@ import json
 import statistics
 from pathlib import Path
 
-from filelock import FileLock
-
-from ..disk import write_json, writing
+from ..disk import write_json
 from ..errors import InputError
-from ..record import list_versions
+from ..record import list_versions, only_process_in
 
 
 FILE_NAME, LOCK_NAME = "evaluation.json", ".evaluation.lock"
@@ -51,7 +49,7 @@ def keep_rows(folder: Path, made: list[dict]) -> list[dict]:
     other weights, which was trained again. Others may write there meanwhile. Returns what the file then holds.
     """
     same, weights = {identify(row) for row in made}, {row["model"]: row["weights"] for row in made}
-    with writing(folder / FILE_NAME), FileLock(folder / LOCK_NAME):
+    with only_process_in(folder, LOCK_NAME, timeout=-1):
         rows = [
             row
             for row in read_rows(folder)

@@ -20,11 +20,11 @@ from .base import Batch, Examples, TeacherObjective
 from .stage import Stage
 
 
-# Of log t, which is normal (EDM's and ECT's for CIFAR-10).
+# Of log t, which is normal (Geng et al., for CIFAR-10; x is in [-1, 1] there too).
 LOG_MEAN, LOG_STD = -1.1, 2.0
 # The parts of the training in each of which phi_r comes nearer by half, and k of n(t) = 1 + k sigmoid(-t).
 DOUBLINGS, SLOPE = 8, 8.0
-# Decay of the average that is the target network (Song et al., 2023, with few noise levels).
+# Decay of the average that is the target network (Song et al., 2023, for ImageNet and LSUN).
 TARGET_DECAY = 0.95
 # Threshold of the pseudo-Huber distance, in units of the root mean square (Song & Dhariwal, 2023).
 HUBER_C = 0.00054
@@ -81,7 +81,7 @@ class ConsistencyObjective(TeacherObjective):
         square = error.float().square().flatten(1).mean(1)
         # The difference without its cancellation.
         distance = square / ((square + HUBER_C**2).sqrt() + HUBER_C)
-        # The weight is 1 / (t - r), but for 2^a, which Adam would divide away.
+        # The weight is 1 / (t - r) but for 2^a, which is the same for a whole batch: Adam would divide it away.
         t = torch.tan(examples.angle).clamp(min=1e-3)
         return {"loss": (distance / (t * count_shares(t))).mean()}
 

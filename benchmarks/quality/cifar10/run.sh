@@ -34,7 +34,7 @@ models="$models cifar10-teacher"
 progdistill evaluate $models $teacher $features --num_images "$count" --steps 1,2,4,8 \
     --samplers progdistill,ddpm,dpmsolver++,unipc
 python "$rival" measure cifar10-consistency $config --class_column label --num_images "$count" --seeds 0 --steps 1,2,4,8 \
-    --feature_extractor classifier,efflite0 --evaluation cifar10-figures/evaluation.json
+    --feature_extractor classifier,efflite0 --evaluation cifar10-figures
 # The range of the ratios.
 progdistill evaluate $models $teacher $features --seeds 0,1,2,3,4 --steps 256 \
     --num_images "$((count < 2000 ? count : 2000))"

@@ -24,7 +24,7 @@ samplers="--samplers progdistill,ddpm,dpmsolver++,unipc"
 for images in "--num_images 10000 --seeds 0" "--num_images 2000 --seeds 0,1,2,3,4"; do
     progdistill evaluate $students $data $features $images --steps 1,2,4,8 $samplers
     python "$rival" measure fashion-consistency --config "$config" --class_column label $features $images \
-        --evaluation fashion-students/evaluation.json
+        --evaluation fashion-students
     progdistill evaluate $students $data $features $images --steps 256
 done
 # Elsewhere 2,000 images and one seed.
