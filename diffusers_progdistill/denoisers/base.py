@@ -85,9 +85,11 @@ class Denoiser:
         self, inputs: torch.Tensor, time: torch.Tensor, conditioning: Conditioning
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The outputs with the conditioning and with the null one, by one call of a double batch."""
-        rows = {name: torch.cat([v, self.null_conditioning[name].expand_as(v)]) for name, v in conditioning.items()}
+        null = self.null_conditioning or {}
+        rows = {name: torch.cat([values, null[name].expand_as(values)]) for name, values in conditioning.items()}
         output = self.call_network(self.network, torch.cat([inputs, inputs]), torch.cat([time, time]), rows)
-        return output.chunk(2)
+        with_condition, without = output.chunk(2)
+        return with_condition, without
 
     def make_student(self) -> "Denoiser":
         """The same denoiser with a copy of the network that can be trained. The paper distils without dropout."""
@@ -97,5 +99,5 @@ class Denoiser:
                 module.p = 0.0
             if hasattr(module, "dropout_prob"):
                 # A `LabelEmbedding` of diffusers drops labels, and a student must learn all of them.
-                module.dropout_prob = 0.0
+                module.dropout_prob = 0.0  # type: ignore[assignment]
         return replace(self, network=network, guidance_scale=1.0)

@@ -16,7 +16,7 @@ def needs_labels(unet: UNet2DModel) -> bool:
     return unet.config.num_class_embeds is not None or unet.config.class_embed_type is not None
 
 
-def accept_network(unet, flag: str, prediction_type: str) -> UNet2DModel:
+def accept_network(unet: object, flag: str, prediction_type: str) -> UNet2DModel:
     """
     The network as every command uses it: a learned variance is dropped, what cannot be used is refused.
 
@@ -35,7 +35,7 @@ def accept_network(unet, flag: str, prediction_type: str) -> UNet2DModel:
     return unet
 
 
-def check_network(unet: UNet2DModel, flag: str, prediction_type: str):
+def check_network(unet: UNet2DModel, flag: str, prediction_type: str) -> None:
     """Refuse networks that cannot be asked at continuous timesteps, or whose output or labels are of another kind."""
     config = unet.config
     if config.time_embedding_type != "positional":

@@ -3,6 +3,7 @@
 import abc
 import copy
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -126,7 +127,7 @@ class Objective(abc.ABC):
         other.student = replace(self.student, network=network)
         return other
 
-    def after_update(self, update: int):  # noqa: B027 - most objectives do nothing here
+    def after_update(self, update: int) -> None:  # noqa: B027 - most objectives do nothing here
         """Called when the student's optimizer has made update number `update`, counted from 1."""
 
 
@@ -135,7 +136,7 @@ class TeacherObjective(Objective):
 
     @classmethod
     @abc.abstractmethod
-    def build(cls, student: Denoiser, teacher: Denoiser, stage: Stage, config) -> "TeacherObjective":
+    def build(cls, student: Denoiser, teacher: Denoiser, stage: Stage, config: Any) -> "TeacherObjective":
         """
         The objective of a stage.
 

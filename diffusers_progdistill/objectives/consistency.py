@@ -11,6 +11,7 @@ for the x of v-prediction.
 """
 
 import copy
+from typing import Any
 
 import torch
 
@@ -44,7 +45,7 @@ class ConsistencyObjective(TeacherObjective):
         self.networks = {"target": self.target}
 
     @classmethod
-    def build(cls, student: Denoiser, teacher: Denoiser, stage: Stage, config) -> "ConsistencyObjective":
+    def build(cls, student: Denoiser, teacher: Denoiser, stage: Stage, config: Any) -> "ConsistencyObjective":
         return cls(student, teacher, stage.updates)
 
     @staticmethod
@@ -86,7 +87,7 @@ class ConsistencyObjective(TeacherObjective):
         return {"loss": (distance / (t * count_shares(t))).mean()}
 
     @torch.no_grad()
-    def after_update(self, update: int):
+    def after_update(self, update: int) -> None:
         for mine, new in zip(self.target.parameters(), self.student.network.parameters()):
             mine.lerp_(new, 1 - TARGET_DECAY)
 

@@ -1,6 +1,7 @@
 """Algorithm 2: one step of the student leads where several steps of the teacher lead."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -47,12 +48,12 @@ class DistillationObjective(TeacherObjective):
         self.num_steps = len(grid.angles)
 
     @classmethod
-    def build(cls, student: Denoiser, teacher: Denoiser, stage: Stage, config) -> "DistillationObjective":
+    def build(cls, student: Denoiser, teacher: Denoiser, stage: Stage, config: Any) -> "DistillationObjective":
         if config.stochastic_sampler:
             # Its student spans two steps of a teacher on its own grid.
-            grid = TargetGrid.create_doubled(student.process, stage.num_steps)
+            grid = TargetGrid.create_doubled(student.process, stage.student_steps)
         else:
-            grid = TargetGrid.create(student.process, stage.num_steps, stage.factor, stage.midpoint)
+            grid = TargetGrid.create(student.process, stage.student_steps, stage.factor, stage.midpoint)
         huber_c = config.huber_c if config.loss_type == "huber" else None
         loss = DistillationLoss(config.weighting, huber_c, config.clip_margin if config.clip_loss else None)
         return cls(student, teacher, grid.to(next(student.network.parameters()).device), loss)

@@ -30,6 +30,12 @@ class Stage:
     label_dropout: float = 0.0
 
     @property
+    def student_steps(self) -> int:
+        """N of a distillation stage, which has one."""
+        assert self.num_steps is not None
+        return self.num_steps
+
+    @property
     def is_distillation(self) -> bool:
         return self.num_steps is not None
 

@@ -11,6 +11,11 @@ import math
 from typing import NamedTuple
 
 import torch
+from diffusers import SchedulerMixin
+
+
+# A number for all samples, or a tensor that broadcasts against them.
+Scalar = float | torch.Tensor
 
 
 class NoiseLevel(NamedTuple):
@@ -78,7 +83,7 @@ class NoiseProcess(abc.ABC):
         """
         return z
 
-    def stock_scheduler(self, num_steps: int):
+    def stock_scheduler(self, num_steps: int) -> SchedulerMixin:
         """
         The scheduler of stock diffusers that samples a student of `num_steps` steps exactly.
 

@@ -6,6 +6,7 @@ whose angle is interpolated between the entries.
 """
 
 import math
+from typing import TypeVar
 
 import torch
 from diffusers import DDIMScheduler
@@ -20,11 +21,14 @@ ANGLE_RANGE = math.atan(math.exp(LOG_SNR_MAX / 2)) - ANGLE_MIN
 
 NUM_TRAIN_TIMESTEPS = 1024
 
+# One time, or a tensor of them.
+T = TypeVar("T", float, torch.Tensor)
+
 # A table counts as the canonical schedule up to float32 rounding of its betas.
 CANONICAL_TOLERANCE = 2e-5
 
 
-def cosine_angle(t):
+def cosine_angle(t: T) -> T:
     """
     Angle of the canonical schedule (section 2 of the paper, with the clipped log-SNR of the official code).
 
@@ -37,7 +41,7 @@ def cosine_angle(t):
     return ANGLE_RANGE * t + ANGLE_MIN
 
 
-def time_to_timestep(t, num_train_timesteps: int = NUM_TRAIN_TIMESTEPS):
+def time_to_timestep(t: T, num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> T:
     """
     What the UNet is fed at time t: tau = T * t - 1, a float in [-1, T - 1].
 
@@ -64,7 +68,7 @@ def canonical_betas(num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> list[floa
     return [first] + [1 - b / a for a, b in zip(alphas_cumprod, alphas_cumprod[1:])]
 
 
-def compute_angles(betas) -> torch.Tensor:
+def compute_angles(betas: list[float] | torch.Tensor) -> torch.Tensor:
     """
     Angles of a table of betas.
 
@@ -101,7 +105,7 @@ class BetaProcess(NoiseProcess):
         )
         # Timestep -1 is clean data. Between entries the angle is linear, finite at zero terminal SNR too.
         self._table = torch.cat([torch.zeros(1, dtype=torch.float64), angles])
-        self._copies = {}
+        self._copies: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
 
     def angle(self, timestep: float) -> float:
         """Angle in radians at one timestep in [-1, T - 1], in double precision on the host."""

@@ -6,18 +6,24 @@ the paper.
 
 import torch
 
+from .base import Scalar
+
 
 # `flow` is u = eps - x, the velocity of rectified flow; `edm` is EDM's F, which is -v.
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "sample_epsilon", "flow", "edm")
 
 
-def check_prediction_type(prediction_type: str):
+def check_prediction_type(prediction_type: str) -> None:
     """Raise `ValueError` for anything that is not one of `PREDICTION_TYPES`."""
     if prediction_type not in PREDICTION_TYPES:
-        raise ValueError(f"`prediction_type` must be one of {', '.join(PREDICTION_TYPES)}, not {prediction_type!r}")
+        raise _unknown(prediction_type)
 
 
-def merge_sample_epsilon(model_output: torch.Tensor, z: torch.Tensor, alpha, sigma) -> torch.Tensor:
+def _unknown(prediction_type: str) -> ValueError:
+    return ValueError(f"`prediction_type` must be one of {', '.join(PREDICTION_TYPES)}, not {prediction_type!r}")
+
+
+def merge_sample_epsilon(model_output: torch.Tensor, z: torch.Tensor, alpha: Scalar, sigma: Scalar) -> torch.Tensor:
     """
     The paper's two-headed prediction (x, eps) merged to one x: sigma^2 x~ + alpha (z - sigma eps~).
 
@@ -35,7 +41,9 @@ def merge_sample_epsilon(model_output: torch.Tensor, z: torch.Tensor, alpha, sig
     return sigma**2 * x + alpha * (z - sigma * epsilon)
 
 
-def to_sample(model_output: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type: str) -> torch.Tensor:
+def to_sample(
+    model_output: torch.Tensor, z: torch.Tensor, alpha: Scalar, sigma: Scalar, prediction_type: str
+) -> torch.Tensor:
     """
     The network's estimate of the clean image.
 
@@ -60,10 +68,10 @@ def to_sample(model_output: torch.Tensor, z: torch.Tensor, alpha, sigma, predict
         return (z - sigma * model_output) / (alpha + sigma)
     if prediction_type == "edm":
         return alpha * z + sigma * model_output
-    check_prediction_type(prediction_type)
+    raise _unknown(prediction_type)
 
 
-def from_sample(x: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type: str) -> torch.Tensor:
+def from_sample(x: torch.Tensor, z: torch.Tensor, alpha: Scalar, sigma: Scalar, prediction_type: str) -> torch.Tensor:
     """
     The network output that means the clean image `x`: the inverse of [`to_sample`] for the one-headed types.
 
@@ -82,17 +90,19 @@ def from_sample(x: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type:
         return (z - (alpha + sigma) * x) / sigma
     if prediction_type == "edm":
         return (x - alpha * z) / sigma
-    check_prediction_type(prediction_type)
+    raise _unknown(prediction_type)
 
 
-def merge_heads(model_output: torch.Tensor, z: torch.Tensor, alpha, sigma, prediction_type: str) -> torch.Tensor:
+def merge_heads(
+    model_output: torch.Tensor, z: torch.Tensor, alpha: Scalar, sigma: Scalar, prediction_type: str
+) -> torch.Tensor:
     """The output that is compared with [`from_sample`]: of two heads the x that they make together."""
     if prediction_type != "sample_epsilon":
         return model_output
     return merge_sample_epsilon(model_output, z, alpha, sigma)
 
 
-def output_slope(alpha, sigma, prediction_type: str):
+def output_slope(alpha: Scalar, sigma: Scalar, prediction_type: str) -> Scalar:
     """How much a network's output changes with the x that it means: an output is linear in x."""
     slopes = {
         "v_prediction": lambda: -1 / sigma,

@@ -90,12 +90,13 @@ class TargetGrid:
             [row[:-1] for row in angles],
             [[prediction_weight(row[0], row[j], end) for j, end in zip(begins, row[2:])] for row in angles],
         )
-        return cls(*(torch.tensor(field, dtype=torch.float64) for field in fields), midpoint=midpoint)
+        times, steps, weights = (torch.tensor(field, dtype=torch.float64) for field in fields)
+        return cls(times, steps, weights, midpoint)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> "TargetGrid":
         """The same grid on a device, in the dtype of a training run."""
-        fields = (field.to(device, dtype) for field in (self.times, self.angles, self.weights))
-        return TargetGrid(*fields, midpoint=self.midpoint)
+        times, angles, weights = (field.to(device, dtype) for field in (self.times, self.angles, self.weights))
+        return TargetGrid(times, angles, weights, self.midpoint)
 
     def level(self, j: int) -> NoiseLevel:
         """Where the teacher's j-th step starts."""
