@@ -26,16 +26,17 @@ class PushConfig:
 def main(argv: list[str]) -> int:
     target, argv = split_target(argv)
     config = parse(PushConfig, argv, "progdistill push", DESCRIPTION)
+    from ..families import open_model
     from ..hub.folder import publish_folder
     from ..hub.upload import open_repository
-    from ..pipelines.loading import ModelSource, load_model
+    from ..pipelines.source import ModelSource
     from ..record import list_students, only_process_in, read_finished
 
     folder = Path(target or "")
     content = read_finished(folder, target)
     for stage in list_students(content):
         # What no command could load is not given to others.
-        load_model(ModelSource(str(folder / stage["name"]), "student"))
+        open_model(ModelSource(str(folder / stage["name"]), "student"))
     hub = content.get("hub") or {}
     name = config.hub_model_id or hub.get("repo_id") or folder.resolve().name
     license = config.hub_license or hub.get("license", "unknown")

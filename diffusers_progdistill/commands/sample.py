@@ -55,12 +55,14 @@ def sample(model: str, config: SampleConfig):
 
     from ..evaluation.pictures import to_pictures
     from ..evaluation.sampling import draw_noise
-    from ..pipelines.loading import ModelSource, find_device, load_model
+    from ..families import open_model
+    from ..pipelines.loading import find_device
+    from ..pipelines.source import ModelSource
 
     logging.disable_progress_bar()
     where = {"cache_dir": config.cache_dir, "token": config.hub_token, "revision": config.revision}
     source = ModelSource(model, "", variant=config.variant, trust_remote_code=config.trust_remote_code, **where)
-    pipeline = load_model(source).to(find_device())
+    pipeline = open_model(source).pipeline.to(find_device())
     images, labels = [], None
     try:
         if config.class_labels is not None:

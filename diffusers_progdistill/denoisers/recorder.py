@@ -1,7 +1,7 @@
 """What a stock pipeline does with its network, found by calling it: no family has to be known for that.
 
 The network's `forward` is replaced for one call of the pipeline. [`record_call`] keeps what it is called with, which
-is the exact conditioning of a batch. [`probe_steps`] answers with constants and looks at the steps of the scheduler.
+is the exact conditioning of a batch. [`probe_steps`] answers with a constant and looks at the steps of the scheduler.
 A step is affine, z' = A z + B output, and A and B are what a student was trained for or they are not.
 """
 
@@ -22,6 +22,10 @@ class ProbedStep(NamedTuple):
     time: float
     sample_factor: float
     output_factor: float
+
+
+# What samples and outputs are made of: so large that clipping to images' range shows, and a power of two.
+PROBE = 4.0
 
 
 class _Finished(Exception):
@@ -60,29 +64,26 @@ def probe_steps(pipeline: DiffusionPipeline, role: str, num_steps: int, **call) 
         pipeline, role, call: As in [`record_call`].
         num_steps (`int`): N; the call must step the scheduler so often.
     """
-    zero = _run_with_constant(pipeline, role, num_steps, 0.0, call)
-    one = _run_with_constant(pipeline, role, num_steps, 1.0, call)
-    steps = []
-    for (time, sample, after), (_, other_sample, other_after) in zip(zero, one, strict=True):
-        # Where a sample is large, A is found with the most digits.
-        place = sample.abs().argmax()
-        factor = (after[place] / sample[place]).item()
-        steps.append(ProbedStep(time, factor, (other_after - factor * other_sample).mean().item()))
-    return steps
+    # A of steps from a constant where the network answers 0, B of steps from 0 where it answers that constant.
+    of_sample = _run_with_constant(pipeline, role, num_steps, 0.0, call)
+    of_output = _run_with_constant(pipeline, role, num_steps, PROBE, call)
+    return [ProbedStep(time, a / PROBE, b / PROBE) for (time, a), (_, b) in zip(of_sample, of_output, strict=True)]
 
 
 def find_largest_error(steps: list[ProbedStep], expected: list[ProbedStep]) -> float:
-    """The largest difference between two lists of steps, in A and B, and relative in the time."""
+    """The largest difference between two lists of steps; where a number is larger than 1, relative to it."""
     if len(steps) != len(expected):
         return math.inf
-    return max(
-        max(abs(a.sample_factor - b.sample_factor), abs(a.output_factor - b.output_factor), abs(a.time / b.time - 1))
-        for a, b in zip(steps, expected)
-    )
+    pairs = [(x, y) for step, other in zip(steps, expected) for x, y in zip(step, other)]
+    errors = [abs(x - y) / max(1.0, abs(y)) for x, y in pairs]
+    return max(errors) if all(map(math.isfinite, errors)) else math.inf
 
 
 def _run_with_constant(pipeline: DiffusionPipeline, role: str, num_steps: int, value: float, call: dict) -> list:
-    """The time, the sample before and the sample after each step, where the network always answers `value`."""
+    """
+    The time of each step and where it leads, an element of it, if the network always answers `value` and every step
+    starts from `PROBE - value`.
+    """
     network, scheduler, steps, times = getattr(pipeline, role), pipeline.scheduler, [], []
     signature, step = inspect.signature(network.forward), scheduler.step
 
@@ -96,8 +97,8 @@ def _run_with_constant(pipeline: DiffusionPipeline, role: str, num_steps: int, v
         return Transformer2DModelOutput(sample=output) if kwargs.get("return_dict", True) else (output,)
 
     def record_step(output, timestep, sample, *args, **kwargs):
-        result = step(output, timestep, sample, *args, **kwargs)
-        steps.append((times[-1], sample.double().flatten(), result[0].double().flatten()))
+        result = step(output, timestep, torch.full_like(sample, PROBE - value), *args, **kwargs)
+        steps.append((times[-1], result[0].flatten()[0].item()))
         if len(steps) == num_steps:
             raise _Finished
         return result

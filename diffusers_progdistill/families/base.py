@@ -62,9 +62,12 @@ class Family(abc.ABC):
 
     Attributes:
         pipeline_classes (`tuple[str, ...]`): Names in `_class_name` of the `model_index.json`s that it opens.
+        stock_call (`str`, *optional*): How a model card calls students by stock diffusers, with places for `{label}`
+            and `{steps}`; without it they are called as [`ProgressiveDistillationPipeline`] is.
     """
 
     pipeline_classes: tuple[str, ...] = ()
+    stock_call: str | None = None
 
     @abc.abstractmethod
     def check_index(self, index: dict, what: str):

@@ -20,6 +20,12 @@ from .base import Family, Model
 from .stored import check_export, check_steps
 
 
+# What published models call the transformer, which had no class of its own then.
+OLD_NAME = "Transformer2DModel"
+# The classes that each component may have.
+COMPONENTS = {"transformer": ("DiTTransformer2DModel", OLD_NAME), "vae": ("AutoencoderKL",)}
+
+
 class DiTDenoiser(Denoiser):
     """Half of the channels that a DiT of learned variance answers with are that variance."""
 
@@ -33,17 +39,18 @@ class DiTFamily(Family):
     """Students are `DiTPipeline`s with a `DDIMScheduler`. Call them with `guidance_scale=1`."""
 
     pipeline_classes = ("DiTPipeline",)
+    stock_call = "class_labels=[{label}], num_inference_steps={steps}, guidance_scale=1.0"
 
     def check_index(self, index: dict, what: str):
-        for name, kinds in (
-            ("transformer", ("DiTTransformer2DModel", "Transformer2DModel")),
-            ("vae", ("AutoencoderKL",)),
-        ):
-            if index.get(name) not in [["diffusers", kind] for kind in kinds]:
-                raise InputError(f"{what} is a DiTPipeline whose {name} is {index.get(name)}: it must be a {kinds[0]}")
+        for name, kinds in COMPONENTS.items():
+            library, kind = index.get(name) or (None, None)
+            if library != "diffusers" or kind not in kinds:
+                raise InputError(
+                    f"{what} is a DiTPipeline with a {name} of {kind}: it must be {kinds[0]} of diffusers"
+                )
 
     def open(self, source: ModelSource, folder: Path, index: dict) -> Model:
-        transformer = load_network(DiTTransformer2DModel, find_place(folder, "transformer"), source)
+        transformer = load_network(DiTTransformer2DModel, find_place(folder, "transformer"), source, OLD_NAME)
         vae = load_network(AutoencoderKL, find_place(folder, "vae"), source)
         place = find_place(folder, "scheduler", "scheduler_config.json")
         scheduler = unclipped(load_scheduler(place, index["scheduler"][1], source.what))

@@ -25,7 +25,10 @@ def check_steps(process: NoiseProcess, num_steps: int):
     try:
         process.stock_scheduler(num_steps)
     except ValueError as error:
-        raise InputError(f"students of {num_steps} steps cannot be stored: {error}") from error
+        raise InputError(
+            f"a student of {num_steps} steps cannot be stored: {error}; choose others by --start_steps, --stage_factor"
+            " and --end_steps, such as 32, 4 and 2"
+        ) from error
 
 
 def list_trained_steps(process: NoiseProcess, prediction_type: str, num_steps: int) -> list[ProbedStep]:

@@ -117,7 +117,8 @@ def replace_component(origin: Path, name: str, network: ModelMixin, scheduler: S
     forget_origin(save_directory / name / "config.json")
     write_stock_scheduler(scheduler, save_directory / "scheduler")
     index.pop("_name_or_path", None)
-    index = {**index, "scheduler": ["diffusers", "DDIMScheduler"], "_diffusers_version": diffusers_version}
+    own = {name: ["diffusers", type(network).__name__], "scheduler": ["diffusers", "DDIMScheduler"]}
+    index = {**index, **own, "_diffusers_version": diffusers_version}
     (save_directory / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 

@@ -35,7 +35,10 @@ class LatentSampler(ProgressiveDistillationPipeline):
 
     @property
     def denoiser(self) -> Denoiser:
-        return dataclasses.replace(self._kept_denoiser, network=self.unet)
+        null = self._kept_denoiser.null_conditioning
+        if null is not None:
+            null = {name: value.to(self.unet.device) for name, value in null.items()}
+        return dataclasses.replace(self._kept_denoiser, network=self.unet, null_conditioning=null)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -25,17 +25,18 @@ WEIGHTS_FILE = re.compile(rf"{STEM}(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?\.
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 
-def load_network(kind: type[ModelMixin], folder: Path, source: ModelSource) -> ModelMixin:
+def load_network(kind: type[ModelMixin], folder: Path, source: ModelSource, old_name: str | None = None) -> ModelMixin:
     """
     The network of a class in a folder, in single precision, frozen in nothing and in evaluation mode. Its weights are
-    safetensors or `.bin`, whole or in shards, of the variant that `source` names.
+    safetensors or `.bin`, whole or in shards, of the variant that `source` names. Earlier
+    releases of diffusers may have called the class `old_name`.
 
     Raises:
         [`InputError`]: If there are none, they do not fit the config, or are not finite.
     """
     what = source.what
     config = read_json(folder / "config.json", what)
-    if config.get("_class_name", kind.__name__) != kind.__name__:
+    if config.get("_class_name", kind.__name__) not in (kind.__name__, old_name):
         raise InputError(f"{what} has a {config['_class_name']}: it must be a {kind.__name__}")
     if config.get("quantization_config"):
         raise InputError(f"{what} has quantized weights: give the model with weights in floating point")

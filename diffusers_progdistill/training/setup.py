@@ -134,6 +134,8 @@ def describe_run(config: DistillationConfig, teacher: Teacher, data: ImageData) 
             **{k: teacher.metadata[k] for k in ("class_names", "known_labels") if k in teacher.metadata},
         },
     }
+    if teacher.model.family.stock_call is not None:
+        about["model"]["stock_call"] = teacher.model.family.stock_call
     if teacher.reasons:
         about["converted"] = teacher.reasons
     if teacher.guidance_scale != 1:

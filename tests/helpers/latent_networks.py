@@ -1,10 +1,15 @@
 """Networks of a few thousand parameters that denoise latents, and stock pipelines made of them."""
 
+import json
+from pathlib import Path
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
+from .chains import chain
 
-def tiny_vae(channels=3):
+
+def tiny_vae(channels=3, **options):
     """An autoencoder that halves the side of an image."""
     torch.manual_seed(1)
     return AutoencoderKL(
@@ -16,6 +21,7 @@ def tiny_vae(channels=3):
         up_block_types=("UpDecoderBlock2D",) * 2,
         norm_num_groups=4,
         sample_size=8,
+        **options,
     ).eval()
 
 
@@ -35,9 +41,28 @@ def tiny_dit(**options):
     ).eval()
 
 
-def dit_teacher(folder, names=None, channels=1, **scheduler):
-    """A stock `DiTPipeline` of random weights on linear betas, in a folder."""
+def tiny_dit_pipeline(channels=1, **scheduler):
+    """A stock `DiTPipeline` of random weights on linear betas."""
     options = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "clip_sample": False}
-    pipeline = DiTPipeline(tiny_dit(), tiny_vae(channels), DDIMScheduler(**{**options, **scheduler}), id2label=names)
-    pipeline.save_pretrained(folder)
+    return DiTPipeline(tiny_dit(), tiny_vae(channels), DDIMScheduler(**{**options, **scheduler}))
+
+
+def dit_teacher(folder, names=None, channels=1, **scheduler):
+    """The same in a folder, with the names of its classes as published models have them: in the index."""
+    tiny_dit_pipeline(channels, **scheduler).save_pretrained(folder)
+    if names is not None:
+        edit_json(Path(folder, "model_index.json"), id2label={str(label): name for label, name in names.items()})
     return str(folder)
+
+
+def dit_chain(teacher, folder, **options):
+    """The config of a chain from 32 steps over 8 to 2."""
+    options = {"start_steps": 32, "end_steps": 2, "stage_factor": 4, "class_column": "label", **options}
+    return chain(teacher, folder, updates_per_stage=options.pop("updates_per_stage", 2), **options)
+
+
+def edit_json(path, **values):
+    """Change entries of a JSON file. It is a file of its own afterwards, whatever was linked to it."""
+    content = {**json.loads(path.read_text()), **values}
+    path.unlink()
+    path.write_text(json.dumps(content))
