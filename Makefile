@@ -18,7 +18,7 @@ style: $(call INSTALLED,dev)
 	$(PYTHON) -m ruff check --fix . && $(PYTHON) -m ruff format .
 
 quality: $(call INSTALLED,dev)
-	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 
 docs: $(call INSTALLED,docs)
 	$(PYTHON) -m mkdocs build --strict

@@ -9,7 +9,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "diffusers_progdistill/__in
 
 DEMO = ["matplotlib>=3.8", "scikit-learn>=1.4", "torchmetrics>=1.4"]
 EVAL = ["matplotlib>=3.8", "scipy>=1.11", "torchmetrics>=1.4"]
-DEV = ["pre-commit>=3.5", "ruff>=0.9"]
+DEV = ["mypy>=1.15", "pre-commit>=3.5", "ruff>=0.9"]
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 TEST = sorted({*DEMO, *EVAL, "hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5"})
 
@@ -23,7 +23,7 @@ setup(
     author="The diffusers-progdistill authors",
     python_requires=">=3.11",
     packages=find_packages(include=["diffusers_progdistill", "diffusers_progdistill.*"]),
-    package_data={"diffusers_progdistill.hub": ["*.jinja"]},
+    package_data={"diffusers_progdistill": ["py.typed"], "diffusers_progdistill.hub": ["*.jinja"]},
     install_requires=[
         "accelerate>=1.10",
         "datasets>=4.0",

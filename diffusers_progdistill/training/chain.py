@@ -30,7 +30,7 @@ from .recipes import about_recipe
 from .report import Report
 from .run import Run, open_run
 from .saturation import describe_saturation, share_of_data
-from .setup import check_classes, check_resume, compiled, describe_run
+from .setup import check_classes, check_resume, describe_run, prepare_frozen
 from .signals import StopRequest, agree_to_stop
 from .student import make_student
 from .task import StageTask
@@ -199,7 +199,9 @@ def build_distillation(run: Run, teacher: Model, stage: Stage) -> StageTask:
     config, denoiser = run.config, teacher.denoiser
     # Guidance is folded in once: by the conversion stage, or else by the first distillation stage.
     guidance_scale = config.guidance_scale if teacher is run.teacher.model else 1.0
-    frozen = replace(denoiser, network=compiled(run.accelerator, denoiser.network), guidance_scale=guidance_scale)
+    frozen = replace(
+        denoiser, network=prepare_frozen(run.accelerator, denoiser.network), guidance_scale=guidance_scale
+    )
     objective = OBJECTIVES[config.objective].build(denoiser.make_student(), frozen, stage, config)
     metadata = {"num_inference_steps": stage.num_steps, "weighting": config.weighting, **run.teacher.metadata}
     if config.stochastic_sampler:

@@ -13,6 +13,7 @@ from .isolation import isolated
 from .plan import build_conversion_stage, print_plan
 from .pretrained import FLAG
 from .run import Run, open_run
+from .setup import prepare_frozen
 from .single import run_single
 from .task import StageTask
 
@@ -60,7 +61,8 @@ def build_conversion(run: Run) -> StageTask:
     )
     scheduler = with_metadata(scheduler, weighting=config.weighting, **run.teacher.metadata)
     student = make_converted_student(teacher.denoiser, scheduler)
-    guided = replace(teacher.denoiser, guidance_scale=config.guidance_scale)
+    frozen = prepare_frozen(run.accelerator, teacher.network)
+    guided = replace(teacher.denoiser, network=frozen, guidance_scale=config.guidance_scale)
     objective = ConversionObjective(student, config.weighting, guided)
     return StageTask(
         build_conversion_stage(config), objective, scheduler, config.ema_decay if config.use_ema else None

@@ -1,5 +1,6 @@
 """What every run does before its first update, and all refusals that need the files: teacher, geometry, batch."""
 
+import copy
 import logging
 import os
 from datetime import timedelta
@@ -72,11 +73,17 @@ def start_accelerator(precision: str, asked: str, **options) -> Accelerator:
         raise InputError(f"accelerate does not start with {asked} and its own settings: {reason}") from error
 
 
-def compiled(accelerator: Accelerator, network: torch.nn.Module) -> torch.nn.Module:
+# Of the weights of a frozen network, as in diffusers' training scripts.
+FROZEN_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def prepare_frozen(accelerator: Accelerator, network: torch.nn.Module) -> torch.nn.Module:
     """
-    A network as `accelerate launch --dynamo_backend` wants it. accelerate compiles what is trained, this what is not;
-    the networks of later stages find the code of the first.
+    A network that is only asked, as accelerate's settings want it: in mixed precision a copy whose weights are held in
+    that precision, and compiled where what is trained is. The networks of later stages find the code of the first.
     """
+    dtype = FROZEN_DTYPES.get(accelerator.mixed_precision)
+    network = network if dtype is None else copy.deepcopy(network).to(dtype)
     plugin = accelerator.state.dynamo_plugin
     return network if plugin.backend == DynamoBackend.NO else torch.compile(network, **plugin.to_kwargs())
 
