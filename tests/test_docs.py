@@ -1,18 +1,25 @@
-"""Every snippet marked to run in the README and the docs runs; the command page is what the code says."""
+"""Every snippet marked to run in the README and the docs runs; pages about the code are what the code says."""
 
 import re
 import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from helpers.networks import tiny_unet
+from helpers.stages import distillation_task, make_run
+from test_architecture import LAYERS, PACKAGE
 
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
+from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.training.loop import StageTrainer
+from diffusers_progdistill.training.monitor import Monitor
 
 
 ROOT = Path(__file__).parent.parent
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SNIPPET = re.compile(r"<!-- run(?:: \w+)? -->\n```python\n(.*?)```", re.DOTALL)
 SNIPPETS = [(page.name, k, code) for page in PAGES for k, code in enumerate(SNIPPET.findall(page.read_text()))]
@@ -44,3 +51,61 @@ def test_pages_link_to_files_that_exist():
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             if "images/" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def section(title):
+    """The text of a section of the page about the architecture."""
+    return ARCHITECTURE.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_layers_are_those_of_the_code():
+    listed = re.findall(r"^\| `(\w+)/` \|", section("Layers"), re.MULTILINE)
+    assert listed == [layer for layer in LAYERS if layer]
+    own = re.findall(r"`(\w+)`", section("Layers").split("| `processes/`")[0].split("|---|---|")[1])
+    assert {f"{name}.py" for name in own[:7]} == {p.name for p in PACKAGE.glob("*.py")} - {"__init__.py"}
+
+
+def test_files_that_the_architecture_names_are_there():
+    for name in re.findall(r"`([\w./]+\.(?:py|jinja))`", ARCHITECTURE):
+        if "NAME" not in name:
+            places = [PACKAGE / name, ROOT / name]
+            assert any(place.exists() for place in places), name
+
+
+def trace_update():
+    """The files of the package that the second update of a distillation stage enters, in order of the first entry."""
+    run, task = make_run(train_batch_size=16, logging_steps=100), distillation_task(Stage("steps-4", 3, 5, 4))
+    monitor, entered = Monitor(run.accelerator, None, task.stage.forward_passes), []
+    monitor.start(task.stage, 1, 1, run.global_batch)
+    trainer = StageTrainer(run, task, monitor)
+    set_learning_rate = trainer.set_learning_rate
+
+    def enter(frame, event, _):
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(PACKAGE) and path not in entered:
+            entered.append(path)
+
+    def watch(update):
+        sys.setprofile(enter if update == 1 else None)
+        return set_learning_rate(update)
+
+    trainer.set_learning_rate = watch
+    try:
+        trainer.train()
+    finally:
+        sys.setprofile(None)
+    return [path.relative_to(PACKAGE).as_posix() for path in entered]
+
+
+def test_one_batch_goes_the_way_that_the_architecture_lists():
+    page = section("The way of one batch")
+    listed, entered = re.findall(r"^\d+\. `([\w/.]+)`", page, re.MULTILINE), trace_update()
+    assert [name for name in entered if name in listed] == listed
+    assert set(entered) == set(re.findall(r"`([\w/]+\.py)`", page))
+
+
+def test_the_picture_of_the_architecture_shows_what_its_page_lists():
+    drawn = runpy.run_path(str(ROOT / "docs" / "pictures" / "architecture.py"), run_name="picture")
+    assert drawn["LAYERS"][1:] == [layer for layer in LAYERS if layer]
+    files = [file for file, *_ in drawn["WAY"]]
+    assert files == re.findall(r"^\d+\. `([\w/.]+)`", section("The way of one batch"), re.MULTILINE)
