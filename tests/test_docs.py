@@ -1,5 +1,6 @@
 """Every snippet marked to run in the README and the docs runs; pages about the code are what the code says."""
 
+import pkgutil
 import re
 import runpy
 import shutil
@@ -51,6 +52,11 @@ def test_pages_link_to_files_that_exist():
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             if "images/" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("name", re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE))
+def test_what_the_api_page_names_is_there(name):
+    pkgutil.resolve_name(name)
 
 
 def section(title):
