@@ -55,9 +55,14 @@ def read_begun(folder: Path) -> dict | None:
         content = read_content(folder / RECORD_NAME)
     except ValueError as error:
         raise InputError(f"--output_dir {folder}: {error}; give a new folder") from error
-    if content.get("format") != FORMAT:
-        raise InputError(f"--output_dir {folder} holds a run of an earlier version: give a new folder")
+    check_format(content, f"--output_dir {folder} holds a run of an earlier version: give a new folder")
     return content
+
+
+def check_format(content: dict, message: str) -> None:
+    """Refuse a record that an earlier version wrote."""
+    if content.get("format") != FORMAT:
+        raise InputError(message)
 
 
 def read_finished(folder: Path, given: str | None) -> dict:
@@ -69,6 +74,7 @@ def read_finished(folder: Path, given: str | None) -> dict:
         content = with_students(folder, read_content(folder / RECORD_NAME))
     except ValueError as error:
         raise InputError(f"{given} holds no readable {RECORD_NAME}: {advice}") from error
+    check_format(content, f"{given} holds a run of an earlier version: distill anew, or give the students alone")
     if not list_students(content) or "about" not in content:
         raise InputError(f"{given} holds no finished student: {advice}")
     return content

@@ -182,7 +182,7 @@ def test_a_run_goes_on_as_it_began(began, teacher_folder, tmp_path, capsys):
             distill(DistillationConfig(**again, recipe="paper"))
 
 
-def test_a_run_of_an_earlier_version_is_refused(teacher_folder, tmp_path):
+def test_a_run_of_an_earlier_version_is_refused(teacher_folder, tmp_path, capsys):
     config = DistillationConfig(**options(tmp_path / "run", teacher_folder, start_steps=8))
     distill(config)
     record = read_record(tmp_path / "run")
@@ -190,3 +190,6 @@ def test_a_run_of_an_earlier_version_is_refused(teacher_folder, tmp_path):
     (tmp_path / "run" / "chain.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match="holds a run of an earlier version: give a new folder"):
         distill(config)
+    for command in ("evaluate", "card", "push"):
+        assert main([command, str(tmp_path / "run")]) == 2
+        assert "holds a run of an earlier version" in capsys.readouterr().err
