@@ -4,8 +4,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from diffusers_progdistill.commands import card, convert, demo, distill, evaluate, push, sample, train_teacher
+from diffusers_progdistill.options import list_choices
 from diffusers_progdistill.training.config import ConversionConfig, DistillationConfig, TeacherConfig
-from diffusers_progdistill.training.options import list_choices
 
 
 HEAD = """# Commands

@@ -2,8 +2,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..options import Options, Valid, option
 from ..training.config import DistillationConfig, TeacherConfig
-from ..training.options import Options, Valid, option
 from .parsing import parse
 
 

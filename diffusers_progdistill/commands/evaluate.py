@@ -3,8 +3,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import InputError
-from ..training.config import DataOptions
-from ..training.options import Valid, option
+from ..options import DataOptions, Valid, option
 from .parsing import parse, split_targets
 
 

@@ -6,8 +6,8 @@ from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from ..errors import InputError
+from ..options import list_choices
 from ..paths import settle_path
-from ..training.options import list_choices
 from .options_file import OptionsFile
 from .words import find_reader, read_truth, suggest
 

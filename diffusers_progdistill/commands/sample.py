@@ -3,7 +3,7 @@ from pathlib import Path
 
 from ..disk import replace_file
 from ..errors import InputError
-from ..training.options import POSITIVE, Options, Valid, option
+from ..options import POSITIVE, Options, Valid, option
 from .parsing import parse, split_target
 
 

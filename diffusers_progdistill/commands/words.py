@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..training.options import find_kind, list_choices
+from ..options import find_kind, list_choices
 
 
 TRUE = {"true", "yes", "on", "y", "t", "1"}

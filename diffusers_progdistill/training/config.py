@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import Any, Literal, Self
 
 from ..errors import InputError
-from .options import NOT_NEGATIVE, POSITIVE, SHARE, Options, Valid, neutral_option, option
+from ..options import NOT_NEGATIVE, POSITIVE, SHARE, DataOptions, Valid, neutral_option, option
 from .trackers import list_trackers
 
 
@@ -21,28 +21,6 @@ STEPS_OR_AUTO = Valid(
 )
 # Precision and recall look at an image's three nearest.
 ENOUGH_IMAGES = Valid(lambda value: value == 0 or value >= 4, "4 or more, or 0")
-
-
-@dataclass
-class DataOptions(Options):
-    """The images of a run or of an evaluation."""
-
-    dataset_name: str | None = option(
-        None, "'digits' (the 1,797 real 8x8 scans that scikit-learn ships), or the name of a data set on the Hub."
-    )
-    dataset_config_name: str | None = option(None, "The configuration of the data set on the Hub.")
-    train_data_dir: str | None = option(
-        None, "A folder of images (one subfolder a class, if there are classes), a parquet file or a folder of them."
-    )
-    train_split: str | None = option(None, "The split that is used. Default: train, if there are splits.")
-    follow_links: bool = option(False, "Use images that links in the folder lead to, wherever they are.")
-    image_column: str = option("image", "The column of the data set that holds the images.")
-    class_column: str | None = option(None, "The column of the class labels; 'label' reads the class folders.")
-    resolution: int | None = option(None, "Height and width of the images. Default: the model's.", POSITIVE)
-    center_crop: bool = option(True, "Crop the middle of images that are not square; otherwise they are squeezed.")
-    background_color: str = option("white", "The ground under transparent images: a colour's name or '#rrggbb'.")
-    cache_dir: str | None = neutral_option(None, "Where downloaded models and data sets are kept.")
-    hub_token: str | None = neutral_option(None, "Token for private models and data sets; better given as HF_TOKEN.")
 
 
 @dataclass

@@ -16,10 +16,10 @@ from ..evaluation.store import FILE_NAME, format_table, summarize_rows
 from ..families import Model, open_model
 from ..hub.folder import write_card
 from ..identity import teacher_key
+from ..options import DataOptions
 from ..paths import settle_path
 from ..pipelines.loading import ModelSource
 from ..record import RECORD_NAME, TEACHER_KEY, read_finished
-from .config import DataOptions
 from .isolation import isolated
 from .plan import CONVERSION_STAGE
 from .setup import make_evaluation_accelerator

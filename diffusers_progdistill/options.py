@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from ..errors import InputError
-from ..paths import resolve_paths
+from .errors import InputError
+from .paths import resolve_paths
 
 
 class Valid(NamedTuple):
@@ -63,6 +63,28 @@ class Options:
         """Raise [`InputError`] about an option unless its value is right."""
         if not is_right:
             raise InputError(f"--{name} must be {what}, not {getattr(self, name)}")
+
+
+@dataclass
+class DataOptions(Options):
+    """The images of a run or of an evaluation."""
+
+    dataset_name: str | None = option(
+        None, "'digits' (the 1,797 real 8x8 scans that scikit-learn ships), or the name of a data set on the Hub."
+    )
+    dataset_config_name: str | None = option(None, "The configuration of the data set on the Hub.")
+    train_data_dir: str | None = option(
+        None, "A folder of images (one subfolder a class, if there are classes), a parquet file or a folder of them."
+    )
+    train_split: str | None = option(None, "The split that is used. Default: train, if there are splits.")
+    follow_links: bool = option(False, "Use images that links in the folder lead to, wherever they are.")
+    image_column: str = option("image", "The column of the data set that holds the images.")
+    class_column: str | None = option(None, "The column of the class labels; 'label' reads the class folders.")
+    resolution: int | None = option(None, "Height and width of the images. Default: the model's.", POSITIVE)
+    center_crop: bool = option(True, "Crop the middle of images that are not square; otherwise they are squeezed.")
+    background_color: str = option("white", "The ground under transparent images: a colour's name or '#rrggbb'.")
+    cache_dir: str | None = neutral_option(None, "Where downloaded models and data sets are kept.")
+    hub_token: str | None = neutral_option(None, "Token for private models and data sets; better given as HF_TOKEN.")
 
 
 def find_kind(annotation: Any) -> Any:
