@@ -19,8 +19,9 @@ class DiskError(OSError):
 
 
 def describe_reason(error: BaseException) -> str:
-    """What an exception says, as one short line; its kind where it says nothing."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What an exception says, as one line, a short one if it is not of this package; its kind if it says nothing."""
+    text = " ".join(str(error).split())
+    return (text if isinstance(error, InputError) else text[:200]) or type(error).__name__
 
 
 class StoppedBySignal(BaseException):
