@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .errors import DiskError
@@ -25,7 +25,7 @@ LAST_FILES = ("model_index.json", "manifest.json")
 _said: set[str] = set()
 
 
-def say_once(key: str, text: str):
+def say_once(key: str, text: str) -> None:
     """A notice that is given once in a process, however often its cause comes up."""
     if key not in _said:
         _said.add(key)
@@ -33,7 +33,7 @@ def say_once(key: str, text: str):
 
 
 @contextlib.contextmanager
-def writing(path: Path, temporary: Path | None = None):
+def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
     """
     Turn what the libraries raise on a full disk or a read-only folder into one line that names the file. What is half
     written under a temporary name is removed: it would only keep the disk full.
@@ -61,11 +61,8 @@ def find_system_reason(error: BaseException | None) -> str | None:
     return None
 
 
-def flush(path: Path):
-    """
-    Make a file's content, or a folder's list of names, survive a power cut. Many network shares cannot do it for
-    folders: that is said once. A file whose content cannot be flushed is an error everywhere.
-    """
+def flush(path: Path) -> None:
+    """Make a file's content, or a folder's list of names, survive a power cut; a share that cannot says so once."""
     try:
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -82,24 +79,24 @@ def flush(path: Path):
         )
 
 
-def flush_tree(folder: Path):
+def flush_tree(folder: Path) -> None:
     """[`flush`] every file and folder below, and the folder itself."""
     for path in sorted(folder.rglob("*")):
         flush(path)
     flush(folder)
 
 
-def write_json(path: Path, content: dict):
+def write_json(path: Path, content: dict) -> None:
     """Write a JSON file in one piece: to a temporary neighbour, flushed, then renamed over the old one."""
 
-    def write(temporary: Path):
+    def write(temporary: Path) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         flush(temporary)
 
     replace_file(path, write)
 
 
-def replace_file(path: Path, write: Callable[[Path], None]):
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Have `write` make a file under a temporary name with the same suffix, then rename it over the old one."""
     temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
     with writing(path, temporary):
@@ -107,11 +104,8 @@ def replace_file(path: Path, write: Callable[[Path], None]):
         put_in_place(temporary, path)
 
 
-def replace_folder(folder: Path, write: Callable[[Path], None]):
-    """
-    Have `write` fill a folder under a temporary name, flush it, and put it in the place of the old one, which is moved
-    aside: on shares, files of it that are still open cannot be deleted yet.
-    """
+def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` fill a folder under a temporary name, flush it, and put it in the place of the old one."""
     temporary, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old.tmp")
     with writing(folder, temporary):
         remove(temporary)
@@ -119,6 +113,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None]):
         flush_tree(temporary)
         remove(old)
         if folder.exists():
+            # It is moved aside first: on shares, files of it that are still open cannot be deleted yet.
             try:
                 os.replace(folder, old)
             except OSError:
@@ -133,7 +128,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None]):
     remove(old)
 
 
-def put_in_place(temporary: Path, final: Path):
+def put_in_place(temporary: Path, final: Path) -> None:
     """Rename what was written to its name; where the file system cannot rename, copy it there and say so."""
     try:
         os.replace(temporary, final)
@@ -149,7 +144,7 @@ def put_in_place(temporary: Path, final: Path):
         remove(temporary)
 
 
-def copy(source: Path, target: Path):
+def copy(source: Path, target: Path) -> None:
     """Copy a file, or a folder file by file, and flush the content; no times, no rights."""
     files = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
     for path in sorted(files, key=lambda path: path.name in LAST_FILES):
@@ -159,7 +154,7 @@ def copy(source: Path, target: Path):
         flush(place)
 
 
-def remove(path: Path):
+def remove(path: Path) -> None:
     """Delete a file or folder that may be there, as far as that goes."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

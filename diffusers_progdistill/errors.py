@@ -27,6 +27,6 @@ def describe_reason(error: BaseException) -> str:
 class StoppedBySignal(BaseException):
     """The run was asked to stop. Not an `Exception`, so that nothing on the way takes it for a failure of its own."""
 
-    def __init__(self, signum: int):
+    def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signum = signum

@@ -3,9 +3,10 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
+from diffusers import ModelMixin, SchedulerMixin
 
 
 # What the betas were made by, which has several names; the betas themselves are in `trained_betas`.
@@ -19,14 +20,14 @@ SAMPLING_KEYS = {
 }
 
 
-def content_key(*parts) -> str:
+def content_key(*parts: object) -> str:
     """A name made of tensors and texts, which changes when any of them does."""
     digest = hashlib.blake2b(digest_size=16)
     update_digest(digest, parts)
     return digest.hexdigest()
 
 
-def update_digest(digest, parts: Iterable):
+def update_digest(digest: "hashlib._Hash", parts: Iterable) -> None:
     """Go on with a digest of [`content_key`]."""
     for part in parts:
         if torch.is_tensor(part):
@@ -37,41 +38,43 @@ def update_digest(digest, parts: Iterable):
             digest.update(f"{part}\0".encode())
 
 
-def model_key(unet, scheduler, *more: str) -> str:
+def model_key(network: ModelMixin, scheduler: SchedulerMixin, *more: str) -> str:
     """
     A name of the weights and of all that is done with them, so that no figures of others are taken for theirs; `more`
     is what else its images depend on.
     """
     # Without the private part, which names versions and places.
-    plain = [
-        {k: v for k, v in config.items() if not k.startswith("_") and k not in BETA_KEYS}
-        for config in (unet.config, scheduler.config)
-    ]
-    configs = [json.dumps(config, sort_keys=True, default=str) for config in plain]
-    return content_key(*configs, *more, *_list_weights(unet))
+    configs = [_select(component.config, BETA_KEYS) for component in (network, scheduler)]
+    return content_key(*map(_to_json, configs), *more, *_list_weights(network))
 
 
-def teacher_key(unet, scheduler) -> str:
+def teacher_key(network: ModelMixin, scheduler: SchedulerMixin) -> str:
     """
     A name of what a student learns from: the weights in single precision, the parts of the network's config that
     change what it computes, and the schedule. The same for any path, file format and version of diffusers.
     """
     # Later versions of diffusers add keys, whose defaults mean what was done before there was a key.
-    defaults = {name: _plain(p.default) for name, p in inspect.signature(type(unet).__init__).parameters.items()}
+    defaults = {name: _plain(p.default) for name, p in inspect.signature(type(network).__init__).parameters.items()}
     # The size of its images is the run's: a network fits any.
-    network = {k: _plain(v) for k, v in unet.config.items() if not k.startswith("_") and k != "sample_size"}
-    network = {k: v for k, v in network.items() if k not in defaults or v != defaults[k]}
-    config = {k: v for k, v in scheduler.config.items() if k not in SAMPLING_KEYS}
-    metadata = {k: v for k, v in (config.pop("_progdistill", None) or {}).items() if k not in CLASS_KEYS}
-    schedule = {k: v for k, v in config.items() if not k.startswith("_")}
-    described = [json.dumps(part, sort_keys=True, default=str) for part in (network, [schedule, metadata])]
-    return content_key("teacher", *described, *_list_weights(unet))
+    config = _select(network.config, {"sample_size"})
+    config = {k: v for k, v in config.items() if k not in defaults or _plain(v) != defaults[k]}
+    metadata = {k: v for k, v in (scheduler.config.get("_progdistill") or {}).items() if k not in CLASS_KEYS}
+    schedule = [_select(scheduler.config, SAMPLING_KEYS), metadata]
+    return content_key("teacher", _to_json(config), _to_json(schedule), *_list_weights(network))
 
 
-def _list_weights(unet):
-    state = unet.state_dict()
-    return (part for name in sorted(state) for part in (name, state[name].cpu().float()))
+def _select(config: dict, left_out: set[str]) -> dict:
+    return {k: v for k, v in config.items() if not k.startswith("_") and k not in left_out}
 
 
-def _plain(value):
+def _to_json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _list_weights(network: ModelMixin) -> Iterator[str | torch.Tensor]:
+    state = network.state_dict()
+    return (part for name in sorted(state) for part in (name, state[name].cpu().float()))

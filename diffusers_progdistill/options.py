@@ -24,14 +24,8 @@ SHARE = Valid(lambda value: 0 <= value < 1, "in [0, 1)")
 
 def option(default: Any, help: str, valid: Valid | None = None, affects_weights: bool = True) -> Any:
     """
-    A dataclass field for the command line.
-
-    Args:
-        default (`Any`): The value if the option is not given.
-        help (`str`): Its help text.
-        valid ([`Valid`], *optional*): The values that it may have. What is `None` by default may also be `None`.
-        affects_weights (`bool`, defaults to `True`): Whether it changes the weights of a run. What does not may differ
-            when an output folder is resumed.
+    A dataclass field for the command line. What is `None` by default may also be `None` beside its `valid` values;
+    what does not affect the weights of a run may differ when an output folder is resumed.
     """
     return field(default=default, metadata={"help": help, "valid": valid, "affects_weights": affects_weights})
 
@@ -43,10 +37,10 @@ neutral_option = functools.partial(option, affects_weights=False)
 class Options:
     """What dataclasses of options have in common: paths mean what they mean in a shell, and values are checked."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         resolve_paths(self)
 
-    def check(self):
+    def check(self) -> None:
         """Raise [`InputError`] for values that cannot be right, whatever they are given with."""
         # They may have been set since.
         resolve_paths(self)
@@ -59,7 +53,7 @@ class Options:
             if valid is not None:
                 self.require(one.name, valid.is_right(value), valid.what)
 
-    def require(self, name: str, is_right: bool, what: str):
+    def require(self, name: str, is_right: bool, what: str) -> None:
         """Raise [`InputError`] about an option unless its value is right."""
         if not is_right:
             raise InputError(f"--{name} must be {what}, not {getattr(self, name)}")

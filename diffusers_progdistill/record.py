@@ -4,6 +4,7 @@ import contextlib
 import json
 import platform
 import re
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def read_finished(folder: Path, given: str | None) -> dict:
         raise InputError("give the folder first, the OUTPUT_DIR of `progdistill distill`")
     advice = "give the OUTPUT_DIR of `progdistill distill`"
     try:
-        content = with_students(folder, read_content(folder / RECORD_NAME))
+        content = drop_missing_stages(folder, read_content(folder / RECORD_NAME))
     except ValueError as error:
         raise InputError(f"{given} holds no readable {RECORD_NAME}: {advice}") from error
     check_format(content, f"{given} holds a run of an earlier version: distill anew, or give the students alone")
@@ -80,8 +81,8 @@ def read_finished(folder: Path, given: str | None) -> dict:
     return content
 
 
-def with_students(folder: Path, content: dict) -> dict:
-    """A record's content with only the stages whose model is there."""
+def drop_missing_stages(folder: Path, content: dict) -> dict:
+    """A record's content without the stages whose model is not there."""
     there = [stage for stage in content["stages"] if (folder / stage["name"] / "model_index.json").exists()]
     return {**content, "stages": there}
 
@@ -101,7 +102,7 @@ def list_students(content: dict) -> list[dict]:
 
 
 @contextlib.contextmanager
-def only_process_in(folder: Path, name: str = LOCK_NAME, timeout: float = 0):
+def only_process_in(folder: Path, name: str = LOCK_NAME, timeout: float = 0) -> Iterator[None]:
     """
     Hold the lock of an output folder, so that no two runs write there; do without where a file system has none.
     A `timeout` of -1 waits for it.
@@ -134,7 +135,7 @@ class Record:
     settings (all that changes the weights, as JSON values), is refused.
     """
 
-    def __init__(self, folder: Path, settings: dict, own_names: tuple[str, ...] = ()):
+    def __init__(self, folder: Path, settings: dict, own_names: tuple[str, ...] = ()) -> None:
         self.folder, self.path = folder, folder / RECORD_NAME
         settings = json.loads(json.dumps(settings))
         if folder.exists() and not folder.is_dir():
@@ -152,7 +153,7 @@ class Record:
         self.content = {"format": FORMAT, "settings": settings, "versions": list_versions()}
         self.content |= {"stages": [], "finished": False}
 
-    def _compare(self, settings: dict):
+    def _compare(self, settings: dict) -> None:
         """Refuse settings that are not the run's; its teacher may lie elsewhere by now."""
         old = self.content["settings"]
         if TEACHER_KEY in old and TEACHER_KEY in settings:
@@ -176,21 +177,21 @@ class Record:
 
     def stage(self, name: str) -> dict | None:
         """The entry of a finished stage whose folder is there, else `None`."""
-        stages = with_students(self.folder, self.content)["stages"]
+        stages = drop_missing_stages(self.folder, self.content)["stages"]
         return next((stage for stage in stages if stage["name"] == name), None)
 
-    def add_stage(self, entry: dict):
+    def add_stage(self, entry: dict) -> None:
         """Add or replace a finished stage."""
         kept = [s for s in self.content["stages"] if s["name"] != entry["name"]]
         self.content["stages"] = [*kept, entry]
         self.write()
 
-    def update(self, **values):
+    def update(self, **values) -> None:
         """Set top-level entries."""
         self.content.update(values)
         self.write()
 
-    def write(self):
+    def write(self) -> None:
         """Write it to its folder, which is made if need be."""
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -15,19 +15,8 @@ def leads_out(path: Path, root: Path) -> bool:
     return not path.resolve().is_relative_to(root.resolve())
 
 
-def check_model_files(folder: Path, index: dict, flag: str, trust_remote_code: bool):
-    """
-    Refuse a pipeline folder whose files lead out of it, or that brings code of its own.
-
-    Args:
-        folder (`Path`): The pipeline folder.
-        index (`dict`): The content of its `model_index.json`.
-        flag (`str`): What a message calls it.
-        trust_remote_code (`bool`): Whether its code may run.
-
-    Raises:
-        [`InputError`]: With the file and the reason.
-    """
+def check_model_files(folder: Path, index: dict, flag: str, trust_remote_code: bool) -> None:
+    """Refuse a pipeline folder, with this `model_index.json`, whose files lead out of it or that brings code."""
     root = folder.resolve()
     # In the Hub's cache every file of a snapshot is a link into the repository's blobs.
     blobs = root.parent.parent / "blobs"

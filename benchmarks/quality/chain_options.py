@@ -27,8 +27,8 @@ from diffusers_progdistill.objectives.distillation import DistillationObjective
 from diffusers_progdistill.processes.base import add_noise, expand_like
 from diffusers_progdistill.record import Record
 from diffusers_progdistill.training.chain import build_distillation, distill
-from diffusers_progdistill.training.hardware import describe_hardware
 from diffusers_progdistill.training.isolation import isolated
+from diffusers_progdistill.training.launcher import describe_hardware
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.plan import build_plan
 from diffusers_progdistill.training.run import open_run

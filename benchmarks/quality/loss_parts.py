@@ -25,7 +25,7 @@ from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.saturation import saturated_share, share_of_data
+from diffusers_progdistill.training.plan import saturated_share, share_of_data
 
 
 STEPS, TEACHER_STEPS = (8, 4, 2, 1), 64

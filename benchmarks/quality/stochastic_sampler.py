@@ -17,11 +17,13 @@ from conversion_ratios import chain_of, show
 from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate
+from diffusers_progdistill.families import open_model
 from diffusers_progdistill.objectives.distillation import DistillationLoss, DistillationObjective
 from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
+from diffusers_progdistill.pipelines.source import ModelSource
 from diffusers_progdistill.processes.targets import TargetGrid
-from diffusers_progdistill.training.chain import distill, load_student
+from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.loop import StageTrainer
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.run import Run
@@ -39,7 +41,9 @@ def stochastic(folder: Path, steps: int, updates: int, seed: int) -> Progressive
 
 def trained_on(folder: Path, steps: int, updates: int, data, seed: int) -> ProgressiveDistillationPipeline:
     """The N-step student after as many updates again."""
-    model, teacher = (load_student(folder / f"steps-{count}", torch.device("cpu")) for count in (steps, 2 * steps))
+    model, teacher = (
+        open_model(ModelSource(str(folder / f"steps-{count}"))).freeze("cpu") for count in (steps, 2 * steps)
+    )
     config, accelerator = chain_of("", "", seed=seed), Accelerator(cpu=True)
     grid = TargetGrid.create(model.denoiser.process, steps).to("cpu")
     student, loss = model.denoiser.make_student(), DistillationLoss("truncated_snr")

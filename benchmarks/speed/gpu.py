@@ -24,11 +24,11 @@ from diffusers_progdistill.data import ImageData
 from diffusers_progdistill.families.unet2d_network import default_unet_config
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.schedulers import ProgressiveDistillationScheduler
+from diffusers_progdistill.training.launcher import prepare_frozen
 from diffusers_progdistill.training.loop import StageTrainer
 from diffusers_progdistill.training.monitor import Monitor
 from diffusers_progdistill.training.optimizer import make_optimizer
 from diffusers_progdistill.training.run import Run
-from diffusers_progdistill.training.setup import compiled
 
 
 class Clock(Monitor):
@@ -138,7 +138,7 @@ def updates_per_second(size: int, batch_size: int, variant: str, blocks: int, bl
     layout = torch.channels_last if "channels_last" in switches else torch.contiguous_format
     teacher = make_unet(size).to(accelerator.device, memory_format=layout).eval().requires_grad_(False)
     student = make_unet(size).to(accelerator.device, memory_format=layout)
-    objective = make_objective(student, compiled(accelerator, teacher), accelerator.device)
+    objective = make_objective(student, prepare_frozen(accelerator, teacher), accelerator.device)
     pixels = torch.randint(256, (max(512, batch_size), 3, size, size), dtype=torch.uint8).numpy()
     config = make_config(batch_size, logging_steps=10**9)
     floor = None if switches else Floor(accelerator, teacher, size, batch_size)

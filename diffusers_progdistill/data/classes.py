@@ -6,7 +6,7 @@ import torch
 
 from ..errors import InputError
 from .images import ImageData
-from .notices import count, enumerate_names, notice
+from .notices import enumerate_names, notice
 
 
 OPTION = "--class_column"
@@ -21,10 +21,7 @@ class TeacherClasses:
 
 
 def match_classes(used: dict[int, str], has_names: bool, teacher: TeacherClasses) -> dict[int, int]:
-    """
-    The teacher's label of each label that is `used` in the data, where it has a name (`has_names`) or its number as
-    text. What the teacher does not know is refused.
-    """
+    """The teacher's label of each that is `used` in the data, there with its name or its number as text."""
     by_name = {name: label for label, name in teacher.names.items()}
     # A teacher of whole numbers may have them in any order: then the number is the name.
     if by_name and (has_names or any(name.isdecimal() for name in by_name)):
@@ -51,8 +48,8 @@ def spans(labels: list[int]) -> str:
     return enumerate_names((f"{first} to {last}" if first < last else first for first, last in ends), 6)
 
 
-def fit_classes(data: ImageData, teacher: TeacherClasses):
-    """Give the data the labels and names of the teacher, and say in one notice what is not as plain as it looks."""
+def fit_classes(data: ImageData, teacher: TeacherClasses) -> None:
+    """Give the data the labels and names of the teacher, with a notice of what is not as plain as it looks."""
     own_names = dict(enumerate(data.class_names or []))
     used = {label: own_names.get(label, str(label)) for label in data.known_labels}
     has_names = bool(own_names) and any(name != str(label) for label, name in used.items())
@@ -73,5 +70,4 @@ def fit_classes(data: ImageData, teacher: TeacherClasses):
     elif is_renamed:
         notice(f"{OPTION}: classes are matched with the teacher's by name: {shown}{rest}")
     elif rest:
-        few, labels = count(len(mapping), "class"), spans(sorted(mapping.values()))
-        notice(f"{OPTION}: the data have {few} of the teacher's {total}: labels {labels}")
+        notice(f"{OPTION}: labels {spans(sorted(mapping.values()))} of the teacher's {total} are used")

@@ -1,5 +1,6 @@
 """The one place that turns a file, bytes or an array into the picture that a viewer shows: upright, 8 bits, opaque."""
 
+import contextlib
 import io
 import logging
 import os
@@ -73,11 +74,9 @@ def parse_color(name: str) -> tuple[int, int, int]:
         raise InputError(f"--background_color {name} is not a colour: {right}") from None
 
 
-def quiet_pillow():
-    """
-    Pillow warns of what we count and name ourselves. A filter of its own instead of `catch_warnings` for every image:
-    that would make Python repeat all other warnings.
-    """
+def quiet_pillow() -> None:
+    """Keep Pillow from warning of what is counted and named here."""
+    # Not by `catch_warnings` for every image: that would make Python repeat all other warnings.
     if not any(f[0] == "ignore" and getattr(f[3], "pattern", None) == r"PIL\." for f in warnings.filters):
         warnings.filterwarnings("ignore", module=r"PIL\.")
     # What it logs would be printed where nobody has set up logging.
@@ -87,10 +86,7 @@ def quiet_pillow():
 
 
 def list_entries(column: Sequence, numbers: Sequence[int]) -> Iterator:
-    """
-    Entries of a column or list one after the other. Many are looked up at once: `datasets` takes longer to look a
-    single one up than a small image takes to decode.
-    """
+    """Entries of a column or list, many looked up at once: `datasets` takes long to look up a single one."""
     for first in range(0, len(numbers), READ_AT_ONCE):
         some = list(numbers[first : first + READ_AT_ONCE])
         yield from (column[number] for number in some) if isinstance(column, list) else column[some]
@@ -103,10 +99,7 @@ def name_entry(entry: object, number: int) -> str:
 
 
 def open_image(entry: object) -> Image.Image:
-    """
-    Open an entry of a data set without reading its pixels: what `datasets` holds undecoded (bytes, or the path of a
-    file), a picture or an array. Whatever is wrong with it is raised, [`NoImage`] if it is empty.
-    """
+    """Open what `datasets` holds undecoded (bytes or a path), a picture or an array, without reading its pixels."""
     if isinstance(entry, dict):
         content = entry.get("bytes")
         entry = entry.get("path") if content is None else bytes(content)
@@ -133,7 +126,7 @@ def is_gray(image: Image.Image, reading: Reading = PLAIN) -> bool:
 
 
 def read_picture(entry: object, reading: Reading = PLAIN) -> Picture:
-    """What a viewer shows of the first page of an entry, as in [`open_image`]; whatever is wrong with it is raised."""
+    """What a viewer shows of the first page of an entry; whatever is wrong with it is raised."""
     image = open_image(entry)
     try:
         hidden = find_transparency(image)
@@ -148,10 +141,10 @@ def read_picture(entry: object, reading: Reading = PLAIN) -> Picture:
 
 def _has_pages(image: Image.Image) -> bool:
     """Whether there is more than the first page that is read."""
-    try:
-        return image.format in PAGED and bool(getattr(image, "is_animated", False))
-    except Exception:  # what is wrong with other pages does not concern the first
-        return False
+    # What is wrong with other pages does not concern the first.
+    with contextlib.suppress(Exception):
+        return image.format in PAGED and getattr(image, "is_animated", False)
+    return False
 
 
 def flatten(image: Image.Image, hidden: Callable | None, reading: Reading) -> tuple[Image.Image, tuple[str, ...]]:
@@ -181,10 +174,10 @@ def flatten(image: Image.Image, hidden: Callable | None, reading: Reading) -> tu
 
 def _turn_upright(flat: Image.Image, image: Image.Image) -> Image.Image:
     """The picture as its EXIF block says that it was held, if the block can be read."""
-    try:
+    orientation = None
+    # A block that cannot be read says nothing.
+    with contextlib.suppress(Exception):
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # a block that cannot be read says nothing
-        orientation = None
     if orientation is None:
         return flat
     # Without the rest of the block, which Pillow would write anew.

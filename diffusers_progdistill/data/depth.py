@@ -21,15 +21,13 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def reduce_depth(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """
-    A deep picture as `L`, with all of its range, and the kinds of [`Findings`]: nothing is clipped. 16-bit values go
-    from 0 to 65535 (to 4095, if a TIFF has 12 bits); the white of 32-bit values is found by [`_fit_range`].
-    """
+    """A deep picture as `L`, with nothing of its range clipped, and the kinds of [`Findings`]."""
     values = np.asarray(image)
     is_wide = image.mode == "I" and image.format in ("PNG", "PPM")
     if not image.mode.startswith("I;16") and not is_wide:
         return Image.fromarray(_fit_range(values)), ("range",)
     tags = getattr(image, "tag_v2", None) or {}
+    # A TIFF may have 12 bits.
     bits = tags.get(BITS_PER_SAMPLE, 16)
     gray = _scale(values, 2 ** (bits if isinstance(bits, int) else bits[0]) - 1)
     # Pillow inverts what is white at zero in 8 bits only.
@@ -68,15 +66,10 @@ def make_picture(values: np.ndarray) -> Image.Image:
 
 
 def find_transparency(image: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
-    """
-    How to make the alpha channel of an opened picture once it is loaded, where it has a colour key or a first frame
-    that does not cover it; `None` if Pillow's own conversion knows it all.
-
-    Pillow's own conversion compares the key of a gray PNG of 2 or 4 bits, and of any PNG of 16 bits, with other
-    numbers than the pixels'. How they were stored is known until they are loaded.
-    """
+    """How to make the alpha channel of an opened picture once it is loaded; `None` if Pillow itself knows it."""
     key, mode, size = image.info.get("transparency"), image.mode, image.size
     if image.format == "GIF" and image.tile and tuple(image.tile[0][1]) != (0, 0, *size):
+        # The first frame does not cover the picture.
         box = image.tile[0][1]
 
         def cut_alpha(loaded: Image.Image) -> Image.Image:
@@ -87,6 +80,8 @@ def find_transparency(image: Image.Image) -> Callable[[Image.Image], Image.Image
         return cut_alpha
     if not (mode in ("1", "L", "RGB") or mode.startswith("I;16")) or not isinstance(key, (int, tuple)):
         return None
+    # Pillow compares the colour key of a gray PNG of 2 or 4 bits, and of any PNG of 16 bits, with other numbers than
+    # the pixels'. How they were stored is known until they are loaded.
     stored = image.tile[0][3] if image.format == "PNG" and image.tile else None
     key = np.asarray(key)
     if isinstance(stored, str):

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image
 
@@ -80,13 +81,11 @@ def _looks_like_image(path: str) -> bool:
 
 
 def list_folder(root: Path, flag: str, follow_links: bool = False) -> dict[str, list[str]]:
-    """
-    The files below a folder by their kind, as relative paths with `/`, in the order of their names. Real folders come
-    first and then those that links lead to, each once: neither cycles nor doubles. Links must not lead out of it.
-    """
+    """The files below a folder by their kind, as sorted relative paths with `/`; links must not lead out of it."""
     files, seen, links, real = defaultdict(list), set(), [""], root.resolve()
     # In the Hub's cache every file of a snapshot is a link into the repository's blobs.
     places = [real, real.parent.parent / "blobs"] if real.parent.name == "snapshots" else [real]
+    # Real folders come first and then those that links lead to, each once: neither cycles nor doubles.
     while links:
         start = links.pop(0)
         target = os.path.realpath(root / start)
@@ -114,7 +113,7 @@ def list_folder(root: Path, flag: str, follow_links: bool = False) -> dict[str, 
 def _walk(root: Path, start: str, seen: set[str], flag: str) -> Iterator[str]:
     """The files and links of a folder, and of those below it that were not seen, as paths from the root."""
 
-    def refuse(error: OSError):
+    def refuse(error: OSError) -> NoReturn:
         raise InputError(f"{flag}: the folder {error.filename} cannot be read: {error.strerror}") from error
 
     for folder, inner, names in os.walk(root / start, onerror=refuse):
@@ -130,7 +129,7 @@ def _walk(root: Path, start: str, seen: set[str], flag: str) -> Iterator[str]:
             yield name if place == "." else f"{place}/{name}"
 
 
-def say_what_is_left(files: dict[str, list[str]], flag: str):
+def say_what_is_left(files: dict[str, list[str]], flag: str) -> None:
     """One line for each kind of files that are left out."""
     tables = [*files.get("table", []), *files.get("side table", [])] if "image" in files else []
     for kind, (noun, what) in LEFT_OUT.items():

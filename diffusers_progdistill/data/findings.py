@@ -25,26 +25,17 @@ SENTENCES = {
 
 
 class Findings:
-    """
-    Kinds of findings, with the images that they were made in.
+    """Kinds of findings, with the images that they were made in; `words` are what the sentences name."""
 
-    Args:
-        total (`str`): How many images are looked at.
-        words (`dict[str, str]`, *optional*): What the sentences name: `ground`, `size`, `fit`.
-    """
-
-    def __init__(self, total: str, words: dict[str, str] | None = None):
-        self._words = {"all": total, **(words or {})}
+    def __init__(self, **words: str) -> None:
+        self._words = words
         self._counts = dict.fromkeys(SENTENCES, 0)
         self._names: dict[str, list[str]] = {kind: [] for kind in SENTENCES}
         # Files that could not be read in training may be drawn again.
         self._said: set[int] = set()
 
-    def note(self, kind: str, number: int, name: str, reason: str = "", say: bool = False):
-        """
-        Count a finding of one image, by its number and name. With `say` it is counted once an image, however often it
-        is met, and said at once: each of the first, then whenever their number has doubled.
-        """
+    def note(self, kind: str, number: int, name: str, reason: str = "", say: bool = False) -> None:
+        """Count a finding; with `say` once an image, and each of the first and every doubling is said at once."""
         if say and number in self._said:
             return
         self._counts[kind] += 1
@@ -60,7 +51,7 @@ class Findings:
         """Findings of these kinds; an image has at most one of each."""
         return sum(self._counts[kind] for kind in kinds)
 
-    def say(self, *kinds: str):
+    def say(self, *kinds: str) -> None:
         """Give the line of each kind, or of those that are named, as a notice."""
         for kind in kinds or SENTENCES:
             if count := self._counts[kind]:

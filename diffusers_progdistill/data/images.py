@@ -35,17 +35,8 @@ class Batch(NamedTuple):
 
 class ImageData(Dataset):
     """
-    Images and labels by number. What cannot be read is skipped, whatever is raised.
-
-    In memory, unreadable images are left out before the training. Of a larger data set each takes the next readable
-    image's place when it is drawn: the order stays a function of the seed and of the files.
-
-    Args:
-        entries (`list` or `datasets.Column`): Files, bytes, arrays or pictures, see [`~data.decode.open_image`].
-        labels (`list[int]`, *optional*), class_names (`list[str]`, *optional*): A label for each, and their names.
-        channels (`int`): 1 for grayscale data, 3 for colour.
-        resolution (`int`): Height and width that the images get.
-        reading ([`Reading`], *optional*): How entries become pictures, and how many are kept in memory.
+    Images and labels by number. What cannot be read is skipped, whatever is raised: in memory before the training; of
+    a larger data set the next readable image takes its place, so that the order depends on the seed and the files.
     """
 
     def __init__(
@@ -56,7 +47,7 @@ class ImageData(Dataset):
         resolution: int,
         class_names: list[str] | None = None,
         reading: Reading = PLAIN,
-    ):
+    ) -> None:
         self._reading, self._entries, self._images = reading, entries, None
         self.channels, self.resolution, self.class_names = channels, resolution, class_names
         quiet_pillow()
@@ -64,12 +55,12 @@ class ImageData(Dataset):
         numbers, keeps_all = range(len(entries)), len(entries) * channels * resolution**2 <= limit
         if not keeps_all:
             numbers = range(0, len(entries), max(1, len(entries) // SAMPLED))[:SAMPLED]
-        words = {
-            "size": f"{resolution}x{resolution}",
-            "fit": "the middle is cropped" if reading.center_crop else "they are squeezed to a square",
-            "ground": "white" if reading.background == WHITE else f"the colour {reading.background}",
-        }
-        self.findings = Findings(f"{len(numbers):,}{'' if keeps_all else ' sampled'}", words)
+        self.findings = Findings(
+            all=f"{len(numbers):,}{'' if keeps_all else ' sampled'}",
+            size=f"{resolution}x{resolution}",
+            fit="the middle is cropped" if reading.center_crop else "they are squeezed to a square",
+            ground="white" if reading.background == WHITE else f"the colour {reading.background}",
+        )
         readable = self._read_first(numbers, keeps_all)
         self.findings.say()
         if keeps_all and not readable:
@@ -138,9 +129,9 @@ class ImageData(Dataset):
 
     def __getitems__(self, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One batch: `uint8` images of shape `(batch_size, channels, height, width)`, and labels or `None`."""
-        return self.noted(self.read(numbers))
+        return self.take(self[numbers])
 
-    def read(self, numbers: Sequence[int]) -> Batch:
+    def __getitem__(self, numbers: Sequence[int]) -> Batch:
         """One batch, with what could not be read of it. Only this is called in processes that read ahead."""
         if self.is_in_memory:
             index = torch.as_tensor(numbers)
@@ -164,11 +155,7 @@ class ImageData(Dataset):
         labels = None if self.labels is None else self.labels[torch.as_tensor(used)]
         return Batch(torch.from_numpy(np.stack(rows)), labels, failed)
 
-    def __getitem__(self, numbers: Sequence[int]) -> Batch:
-        """What a loader asks for that leaves batches as they are."""
-        return self.read(numbers)
-
-    def noted(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def take(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The images and labels of a batch; what could not be read of it is counted, and named where it is new."""
         if batch.images is None:
             _, name, reason = batch.failed[-1]

@@ -48,13 +48,8 @@ def make_labels(
     values: list, place: str, row_name: Callable[[int], str], names: list[str] | None = None, are_folders: bool = False
 ) -> Labels:
     """
-    The labels that values of a column stand for. Whole numbers, in whatever type or spelling, keep their value; text
-    is numbered in the order of the alphabet; a `ClassLabel` column, which has `names`, keeps its numbers. Nothing is
-    guessed: what is no label is refused.
-
-    Args:
-        values (`list`): One an image, as Python or NumPy objects; `nan` is none, unless they `are_folders`.
-        place (`str`), row_name (`Callable[[int], str]`): What a message calls the column, and the row of a number.
+    The labels of a column's values: whole numbers in any type or spelling keep their value, text is numbered by the
+    alphabet, a `ClassLabel` column has `names`. Everything else is refused. `place` and `row_name` are for messages.
     """
     plain = list(values) if are_folders else [_to_plain(value) for value in values]
     if names is not None:
@@ -115,10 +110,7 @@ def _number_classes(values: set, names: list[str] | None) -> tuple[dict, dict[in
 
 
 def read_class_folders(names: list[str], split_level: int | None, place: str) -> list[str | None]:
-    """
-    The class of each image by its folder: the first level of folders below the splits, at any depth; `None` for images
-    that lie beside the class folders. Folders that hold all the others are no classes.
-    """
+    """The class of each image: the first level of folders that differ; `None` for images beside the class folders."""
     paths = [name.split("/")[:-1] for name in names]
     if split_level is not None:
         paths = [folders[:split_level] + folders[split_level + 1 :] for folders in paths]

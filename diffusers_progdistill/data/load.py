@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..options import DataOptions
 from .decode import PLAIN, Reading, parse_color
 from .images import ImageData
 from .labels import Found, Labels
@@ -14,14 +15,14 @@ from .tables import find_on_hub
 
 
 def load_data(
-    config, channels: int | None = None, resolution: int | None = None, memory_limit: int | None = None
+    config: DataOptions, channels: int | None = None, resolution: int | None = None, memory_limit: int | None = None
 ) -> ImageData:
     """
-    Load the training images that a config names.
+    Load the images that a config names.
 
     Args:
-        config ([`TrainingConfig`]): Its data set options.
-        channels (`int`, *optional*): What the UNet takes; the data must have as many.
+        config ([`DataOptions`]): Which.
+        channels (`int`, *optional*): What the network takes; the data must have as many.
         resolution (`int`, *optional*): Used where the config names none; else the images' own size.
         memory_limit (`int`, *optional*): Bytes up to which decoded images are kept in memory. Default: 2 GiB.
     """
@@ -31,20 +32,19 @@ def load_data(
     if channels is not None and data.channels != channels:
         kind = "grayscale images (1 channel)" if data.channels == 1 else "colour images (3 channels)"
         raise InputError(
-            f"{source} holds {kind}, but the UNet has in_channels={channels}: convert the images, or use a model with"
-            f" in_channels={data.channels}"
+            f"{source} holds {kind}, but the UNet has in_channels={channels}: convert the images, or use another model"
         )
     return data
 
 
-def _name_source(config) -> str:
+def _name_source(config: DataOptions) -> str:
     """What a message calls the data set: the option that names it, and its value."""
     if config.train_data_dir is not None:
         return f"--train_data_dir {config.train_data_dir}"
     return f"--dataset_name {config.dataset_name}"
 
 
-def find_images(config) -> Found:
+def find_images(config: DataOptions) -> Found:
     """What the data set of a config holds; nothing is decoded."""
     path, source = Path(config.train_data_dir or config.dataset_name), _name_source(config)
     if config.train_data_dir is None and config.dataset_name == "digits":

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..errors import InputError
+from ..options import DataOptions
 from .files import classify, describe_files, list_folder, say_what_is_left
 from .labels import Found, Labels, make_labels, read_class_folders
 from .metadata import Metadata, read_metadata
@@ -15,7 +16,7 @@ RIGHT = "give a folder of images or a parquet file"
 UNPACK = "unpack the archive, and give the folder"
 
 
-def find_local(path: Path, config, flag: str) -> Found:
+def find_local(path: Path, config: DataOptions, flag: str) -> Found:
     """The images of a folder or of a table; what there is must fit the options."""
     if not path.exists():
         raise InputError(f"{flag} does not exist: {RIGHT}")
@@ -40,7 +41,7 @@ def find_local(path: Path, config, flag: str) -> Found:
     raise InputError(f"{flag} holds no readable image ({inside}): give a folder with PNG or JPEG files")
 
 
-def _find_images(root: Path, files: dict[str, list[str]], config, flag: str) -> Found:
+def _find_images(root: Path, files: dict[str, list[str]], config: DataOptions, flag: str) -> Found:
     """The images of a folder that belong to the split, with a row of the metadata if there are any."""
     metadata = None
     if "metadata" in files:

@@ -22,10 +22,7 @@ class Metadata(NamedTuple):
 
 
 def read_metadata(root: Path, names: list[str], images: list[str], flag: str) -> Metadata:
-    """
-    Read all metadata files of a folder, `names`; each speaks of files in its own folder and below, and the deepest has
-    the last word. Rows without a file are counted in a notice.
-    """
+    """Read the metadata files of a folder: each speaks of files in its folder and below, the deepest comes last."""
     folders = [os.path.dirname(name) for name in names]
     if doubled := [name for name, folder in zip(names, folders) if folders.count(folder) > 1]:
         shown = enumerate_names(doubled)

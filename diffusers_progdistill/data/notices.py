@@ -45,6 +45,6 @@ def explain(error: BaseException) -> str:
     return clean(describe_reason(error))
 
 
-def notice(text: str, names: Iterable = ()):
+def notice(text: str, names: Iterable = ()) -> None:
     """Say something about the data in one line of the log, with the first of the `names`."""
     logger.warning("%s", f"{text}: {enumerate_names(names)}" if names else text)

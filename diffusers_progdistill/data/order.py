@@ -28,15 +28,13 @@ class BatchLayout:
 
 class GlobalOrder(Sampler):
     """
-    The order of the data as a function of (seed, stage, epoch) alone, sliced for one process.
-
-    Each update takes the next `global_batch` images of the epoch's permutation; an incomplete last batch is dropped.
-    Any [`BatchLayout`] of the same global batch trains on the same images.
+    The order of the data as a function of (seed, stage, epoch) alone, sliced for one process: any [`BatchLayout`] of
+    the same global batch trains on the same images. An epoch's incomplete last batch is dropped.
     """
 
     def __init__(
         self, num_images: int, layout: BatchLayout, seed: int, stage: int, updates: int, first_update: int = 0
-    ):
+    ) -> None:
         self.num_images, self.layout, self.seed, self.stage = num_images, layout, seed, stage
         self.updates, self.first_update = updates, first_update
 
@@ -63,4 +61,4 @@ def make_loader(data: ImageData, order: GlobalOrder, num_workers: int) -> Iterat
         prefetch_factor=4 if num_workers else None,
     )
     # What processes that read ahead cannot read is counted in this one.
-    return map(data.noted, loader)
+    return map(data.take, loader)

@@ -68,10 +68,7 @@ def parse_side(sample_size: object, owner: str) -> int | None:
 
 
 def settle(resolution: int | None, sample_size: object, owner: str) -> int | None:
-    """
-    The size of a model's images by `--resolution` and the `sample_size` of its config, which must not contradict each
-    other; `None` where neither says one. The `owner` is what a message calls the model: its option and value.
-    """
+    """The size of a model's images by `--resolution` and its config's `sample_size`, if one of them says it."""
     side = parse_side(sample_size, owner)
     if None not in (resolution, side) and resolution != side:
         raise InputError(
@@ -86,7 +83,7 @@ def count_levels(side: int, most: int) -> int:
     return next((levels for levels in range(1, most) if side % 2**levels), most)
 
 
-def check_levels(side: int, unet_config: Mapping, owner: str):
+def check_levels(side: int, unet_config: Mapping, owner: str) -> None:
     """Refuse images that a network's levels cannot halve, with the nearest sizes that fit."""
     factor = 2 ** (len(unet_config["block_out_channels"]) - 1)
     if side % factor:

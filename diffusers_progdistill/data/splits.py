@@ -48,10 +48,7 @@ def _read_table_split(name: str) -> str | None:
 
 
 def find_split_level(names: list[str]) -> int | None:
-    """
-    The level of folders that are splits: every image lies below a folder of that level that is called as a split, one
-    is the training set, and another is not. Class folders called train or test, beside others, are none.
-    """
+    """The level of folders that are splits: all are called so, and some are train but not all."""
     levels = None
     for name in names:
         here = {level for level, folder in enumerate(name.split("/")[:-1]) if read_split(folder)}
@@ -68,15 +65,7 @@ def find_split_level(names: list[str]) -> int | None:
 def choose_split(
     splits: list[str | None], wanted: str | None, flag: str, noun: str, sizes: list[int] | None = None
 ) -> list[bool]:
-    """
-    Which entries are used, with a notice of the others.
-
-    Args:
-        splits (`list[str | None]`): The split of each; all the same, or of one name or none, are no splits.
-        wanted (`str` or `None`): `--train_split`; `None` stands for train.
-        flag, noun (`str`), sizes (`list[int]`, *optional*): What a message calls the data set, what it counts, and how
-            many of these each entry is, if not one.
-    """
+    """Which entries are used, with a notice of the others, each counted as one `noun` or as its part of `sizes`."""
     there = list(dict.fromkeys(split for split in splits if split is not None))
     asked = "train" if wanted is None else wanted
     # `val` and `dev` are `validation`.

@@ -4,15 +4,21 @@ import glob
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..options import DataOptions
 from ..trust import leads_out
 from .labels import Found, make_labels
 from .notices import enumerate_names, explain, notice
 from .splits import choose_split, read_table_splits
 
 
-def find_on_hub(config, flag: str) -> Found:
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def find_on_hub(config: DataOptions, flag: str) -> Found:
     """The images of a split of a data set on the Hub."""
     import datasets
     from huggingface_hub import constants
@@ -28,7 +34,7 @@ def find_on_hub(config, flag: str) -> Found:
     return _read_table(splits[names[used.index(True)]], config, flag, places)
 
 
-def find_in_tables(root: Path, names: list[str], config, flag: str) -> Found:
+def find_in_tables(root: Path, names: list[str], config: DataOptions, flag: str) -> Found:
     """The images of one or several tables below a folder, which are one data set if they have the same columns."""
     import pyarrow.parquet as parquet
 
@@ -58,7 +64,7 @@ def _read_features(path: Path, flag: str) -> dict:
         raise InputError(f"{flag}: {path.name} cannot be read as a table: {explain(error)}") from error
 
 
-def _check_columns(tables: dict[str, dict], config, flag: str):
+def _check_columns(tables: dict[str, dict], config: DataOptions, flag: str) -> None:
     """Tables with other columns, or with other classes under the same numbers, are not one data set."""
     first, expected = next(iter(tables.items()))
     for option in ("image_column", "class_column"):
@@ -76,8 +82,8 @@ def _check_columns(tables: dict[str, dict], config, flag: str):
             raise InputError(f"--class_column {config.class_column} names other classes in {first} than in {name}")
 
 
-def _load(flag: str, *names: str | None, config, **options) -> Mapping:
-    """The splits that `datasets` loads, without its bars and its log: the line that refuses says what it would."""
+def _load(flag: str, *names: str | None, config: DataOptions, **options: Any) -> Mapping:
+    """The splits that `datasets` loads, without its bars and its log."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -91,7 +97,9 @@ def _load(flag: str, *names: str | None, config, **options) -> Mapping:
         datasets.logging.set_verbosity(verbosity)
 
 
-def _read_table(table, config, flag: str, places: list[Path], base: Path | None = None) -> Found:
+def _read_table(
+    table: "Dataset", config: DataOptions, flag: str, places: list[Path], base: Path | None = None
+) -> Found:
     """The images and labels of a `datasets.Dataset`, whose images may be files beside it or in `places`."""
     import datasets
 
@@ -115,11 +123,8 @@ def _read_table(table, config, flag: str, places: list[Path], base: Path | None 
     return Found(files or table[image_column], labels)
 
 
-def _find_named_files(table, column: str, places: list[Path], base: Path | None, flag: str) -> list | None:
-    """
-    The entries of a table that holds the names of image files, with the files beside it; `None` if it holds the images
-    themselves. A table of unknown origin may name any file of this machine: they must lie in one of the `places`.
-    """
+def _find_named_files(table: "Dataset", column: str, places: list[Path], base: Path | None, flag: str) -> list | None:
+    """The entries of a table that names image files, which must lie in one of the `places`; `None` of any other."""
     import pyarrow.compute as pc
 
     images = table.data[column]
@@ -131,6 +136,7 @@ def _find_named_files(table, column: str, places: list[Path], base: Path | None,
         if is_file:
             # An absolute path stays as it is.
             path = Path(base or "", entries[number]["path"])
+            # A table of unknown origin may name any file of this machine.
             if places and all(leads_out(path, place) for place in places):
                 where = f"row {number} names {path.name}, which leads out of the folder"
                 raise InputError(f"{flag}: {where}; put the file itself there")

@@ -45,7 +45,7 @@ class RealImages:
 
     def __init__(self, data: ImageData):
         self._data, self.channels, self.num_classes = data, data.channels, data.num_classes
-        findings, kept = Findings(f"{len(data):,}"), []
+        findings, kept = Findings(all=f"{len(data):,}"), []
         with open_bar(len(data), "reading the real images") as bar:
             for first in range(0, len(data), PART):
                 numbers = list(range(first, min(first + PART, len(data))))
@@ -59,10 +59,10 @@ class RealImages:
         self.labels = None if data.labels is None else data.labels[self._numbers]
 
     def _read(self, numbers: list[int]):
-        batch = self._data.read(numbers)
+        batch = self._data[numbers]
         if batch.images is None:
             # Raises what there is to say of a data set that is gone.
-            self._data.noted(batch)
+            self._data.take(batch)
         return batch
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 
-def check_count(name: str, value):
+def check_count(name: str, value) -> None:
     """Raise `ValueError` unless a value is a whole number of at least 1."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, not {value!r}")
@@ -28,7 +28,7 @@ def as_labels(class_labels) -> torch.Tensor:
     return labels.detach().flatten().long()
 
 
-def check_generator(generator, batch_size: int):
+def check_generator(generator, batch_size: int) -> None:
     """Raise `ValueError` unless it is a generator, one an image, or none."""
     generators = generator if isinstance(generator, (list, tuple)) else [generator] * batch_size
     is_known = generator is None or all(isinstance(one, torch.Generator) for one in generators)
@@ -39,7 +39,7 @@ def check_generator(generator, batch_size: int):
         )
 
 
-def check_latents(latents, shape: tuple[int, ...]):
+def check_latents(latents, shape: tuple[int, ...]) -> None:
     """Raise `ValueError` unless it is noise of this shape, or none."""
     if latents is None:
         return
@@ -48,7 +48,7 @@ def check_latents(latents, shape: tuple[int, ...]):
         raise ValueError(f"`latents` must be a floating point tensor of shape {shape}, not {given}")
 
 
-def check_scale(guidance_scale, folded: float | None, has_null_label: bool):
+def check_scale(guidance_scale, folded: float | None, has_null_label: bool) -> None:
     """Raise `ValueError` for guidance that a model cannot give."""
     if not isinstance(guidance_scale, Real) or isinstance(guidance_scale, bool) or guidance_scale != guidance_scale:
         raise ValueError(f"`guidance_scale` must be a number, not {guidance_scale!r}")
@@ -58,7 +58,7 @@ def check_scale(guidance_scale, folded: float | None, has_null_label: bool):
         raise ValueError("this model was trained without a null class: `guidance_scale` must be 1")
 
 
-def check_outputs(output_type, tensor_inputs, known: list[str]):
+def check_outputs(output_type, tensor_inputs, known: list[str]) -> None:
     """Raise `ValueError` for a type of images that there is not, or for what callbacks cannot be given."""
     if output_type not in ("pil", "np", "pt", "latent"):
         raise ValueError(f"`output_type` must be one of pil, np, pt, latent, not {output_type!r}")

@@ -62,7 +62,7 @@ def load_pipeline(source: ModelSource, folder: Path, index: dict) -> Progressive
     return ProgressiveDistillationPipeline(unet, unclipped(parts["scheduler"]))
 
 
-def check_components(index: dict, what: str):
+def check_components(index: dict, what: str) -> None:
     """Refuse a pipeline that does more than denoise pixels with a `UNet2DModel` on a schedule."""
     name = index.get("_class_name") or "DiffusionPipeline"
     # A class of its own code stands beside the file that has it.

@@ -61,7 +61,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "unet"
     _callback_tensor_inputs = ["latents"]
 
-    def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin):
+    def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
         super().__init__()
         if not isinstance(scheduler, ProgressiveDistillationScheduler):
             scheduler = ProgressiveDistillationScheduler.from_config(scheduler.config)
@@ -134,7 +134,9 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         # A number beside names is a label, not a class of that name.
         return [(ids[n] if n in ids else int(n)) if isinstance(n, str) else n for n in names]
 
-    def check_inputs(self, batch_size, class_labels, num_inference_steps, generator, latents, guidance_scale=1.0):
+    def check_inputs(
+        self, batch_size, class_labels, num_inference_steps, generator, latents, guidance_scale=1.0
+    ) -> None:
         """Raise `ValueError` for arguments of `__call__` that do not fit the model or each other."""
         check_count("batch_size", batch_size)
         if num_inference_steps is not None:
@@ -315,7 +317,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         max_shard_size: int | str | None = None,
         push_to_hub: bool = False,
         **kwargs,
-    ):
+    ) -> None:
         """
         Save the pipeline in the stored form of [`save_pipeline`], which stock diffusers loads.
 
@@ -335,7 +337,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             self._upload_folder(save_directory, create_repo(repo_id, exist_ok=True, **where).repo_id, **kwargs)
 
 
-def register():
+def register() -> None:
     """
     Let `DiffusionPipeline.from_pretrained` find the pipelines whose `_class_name` is ours.
 

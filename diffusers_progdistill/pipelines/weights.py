@@ -125,7 +125,7 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def check_finite(state: dict[str, torch.Tensor], what: str):
+def check_finite(state: dict[str, torch.Tensor], what: str) -> None:
     """Refuse weights that are no numbers a network can be trained with."""
     if wrong := [name for name, tensor in state.items() if not tensor.is_floating_point()]:
         kind = str(state[wrong[0]].dtype).removeprefix("torch.")
@@ -155,7 +155,7 @@ def rename_weights(state: dict[str, torch.Tensor], network: ModelMixin, what: st
     return renamed
 
 
-def check_fit(state: dict[str, torch.Tensor], network: ModelMixin, what: str):
+def check_fit(state: dict[str, torch.Tensor], network: ModelMixin, what: str) -> None:
     """Refuse weights of which names are missing or too many, or shapes are others."""
     expected, problems = network.state_dict(), []
     if missing := sorted(expected.keys() - state.keys()):

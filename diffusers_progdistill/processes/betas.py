@@ -148,7 +148,7 @@ class BetaProcess(NoiseProcess):
     def network_times(self, angles: torch.Tensor) -> torch.Tensor:
         """
         The (fractional) timesteps of the same log-SNR as `angles`: the inverse of [`angles`] on the range of the
-        model, its first timestep below it and its last one above.
+        model. Outside it a table has its first timestep and its last one, and the canonical schedule goes on.
 
         Args:
             angles (`torch.Tensor`): phi in radians.

@@ -38,7 +38,7 @@ def translate_config(config: dict, ours: type) -> dict:
     return {k: v for k, v in {**defaults, **config}.items() if k not in OLD_KEYS}
 
 
-def check_variance_preserving(config: dict, parameters: dict):
+def check_variance_preserving(config: dict, parameters: dict) -> None:
     """Raise `ValueError` for a config, of a class with these parameters, whose noise is not a table of betas."""
     if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         raise ValueError("a flow matching schedule (`use_flow_sigmas`) is not variance preserving")
@@ -101,7 +101,7 @@ def resolve_betas(
     return betas
 
 
-def check_values(config: dict):
+def check_values(config: dict) -> None:
     """Raise `ValueError` for values in a scheduler's file that are of no use, before a scheduler is made of them."""
     count, betas = config.get("num_train_timesteps", 1000), config.get("trained_betas")
     if not isinstance(count, int) or count < 1:

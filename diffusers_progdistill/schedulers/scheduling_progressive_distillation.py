@@ -10,7 +10,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from ..processes.base import add_noise, get_velocity
 from ..processes.betas import NUM_TRAIN_TIMESTEPS, BetaProcess, time_to_timestep
-from ..processes.prediction import check_prediction_type, from_sample, merge_sample_epsilon
+from ..processes.prediction import from_sample, merge_sample_epsilon
 from ..processes.solvers import DDIMStep, combine
 from .configs import resolve_betas, translate_config
 
@@ -19,6 +19,9 @@ logger = logging.get_logger(__name__)
 
 # Our metadata in a scheduler's config; diffusers keeps underscore keys through load, `from_config` and save.
 METADATA_KEY = "_progdistill"
+
+# What a network whose steps are DDIM's may predict.
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "sample_epsilon")
 
 # How far, as a fraction of a step of the grid, a timestep may be from a grid entry and still be that entry.
 GRID_TOLERANCE = 1e-3
@@ -81,8 +84,10 @@ class ProgressiveDistillationScheduler(DDIMScheduler):
         sample_max_value: float = 1.0,
         timestep_spacing: str = "trailing",
         rescale_betas_zero_snr: bool = False,
-    ):
-        check_prediction_type(prediction_type)
+    ) -> None:
+        if prediction_type not in PREDICTION_TYPES:
+            known = ", ".join(PREDICTION_TYPES)
+            raise ValueError(f"`prediction_type` must be one of {known}, not {prediction_type!r}")
         if timestep_spacing != "trailing":
             raise ValueError(f"`timestep_spacing` must be 'trailing' (the grid t = i/N), not {timestep_spacing!r}")
         trained_betas = resolve_betas(trained_betas, beta_schedule, num_train_timesteps, beta_start, beta_end)
@@ -146,7 +151,7 @@ class ProgressiveDistillationScheduler(DDIMScheduler):
         num_inference_steps: int | None = None,
         device: str | torch.device | None = None,
         timesteps: list[float] | None = None,
-    ):
+    ) -> None:
         """
         Sets the grid used for sampling (to be run before inference).
 
@@ -208,7 +213,7 @@ class ProgressiveDistillationScheduler(DDIMScheduler):
         """The index of a run's first step, if [`set_begin_index`] was told it."""
         return self._begin_index
 
-    def set_begin_index(self, begin_index: int = 0):
+    def set_begin_index(self, begin_index: int = 0) -> None:
         """
         Let a run begin at this index of the grid, for example for image-to-image. Steps are counted up from there,
         whatever timesteps they are called with.

@@ -13,7 +13,7 @@ class WeightAverage(EMAModel):
     """
 
     @torch.no_grad()
-    def step(self, parameters: list[torch.nn.Parameter]):
+    def step(self, parameters: list[torch.nn.Parameter]) -> None:
         self.optimization_step += 1
         self.cur_decay_value = self.get_decay(self.optimization_step)
         averages, current = ([take_local(tensor) for tensor in some] for some in (self.shadow_params, parameters))

@@ -5,7 +5,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from tqdm.auto import tqdm
 
 from ..data.findings import REPLACED
@@ -16,21 +15,18 @@ from ..hub.upload import open_repository
 from ..objectives.registry import OBJECTIVES
 from ..objectives.stage import Stage
 from ..pipelines.loading import ModelSource
-from ..record import Record, only_process_in, with_students
+from ..record import Record, drop_missing_stages, only_process_in
 from .config import DistillationConfig
 from .convert import build_conversion
-from .hardware import describe_hardware
-from .initial_steps import resolve_start, tell_method
+from .initial_steps import resolve_start
 from .isolation import isolated
+from .launcher import describe_hardware, prepare_frozen
 from .monitor import Monitor
 from .optimizer import restore_scale
-from .plan import CONVERSION_STAGE, build_plan, print_plan
-from .pretrained import Teacher
-from .recipes import about_recipe
+from .plan import CONVERSION_STAGE, build_plan, describe_saturation, print_plan, share_of_data
+from .recipes import describe_recipe
 from .report import Report
-from .run import Run, open_run
-from .saturation import describe_saturation, share_of_data
-from .setup import check_classes, check_resume, describe_run, prepare_frozen
+from .run import Run, Teacher, check_classes, check_resume, describe_run, open_run
 from .signals import StopRequest, agree_to_stop
 from .student import make_student
 from .task import StageTask
@@ -58,9 +54,12 @@ def distill(config: DistillationConfig) -> Path:
         [`PublishError`]: If everything was trained, but something is not on the Hub.
         [`StoppedBySignal`]: After SIGTERM or SIGINT, when a checkpoint is written.
     """
-    given, run = config, resolve_start(open_run(config))
+    asked_solver, run = config.teacher_solver, resolve_start(open_run(config))
     config = run.config
-    tell_method(run, given)
+    run.accelerator.print(describe_recipe(config))
+    if config.teacher_solver is None and asked_solver is not None:
+        why = "the teacher is a student, whose steps are taken as they are"
+        run.accelerator.print(f"--teacher_solver {asked_solver} changes nothing: {why}")
     check_steps(config, run.teacher)
     if config.eval_images and config.feature_extractor == "classifier" and run.data.labels is None:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
@@ -75,26 +74,30 @@ def distill(config: DistillationConfig) -> Path:
     record = Record(folder, settings, own_names)
     check_resume(config, record)
     check_classes(record, run.teacher.metadata)
-    hub = open_hub(config) if run.is_main and config.push_to_hub else None
+    hub = None
+    if run.is_main and config.push_to_hub:
+        # A token that may not write to the repository is refused here, before any training.
+        name = config.hub_model_id or folder.resolve().name
+        hub = open_repository(name, config.hub_token, config.hub_private_repo, config.hub_license)
     with only_process_in(folder) if run.is_main else contextlib.nullcontext():
         # Read again, now that no other process writes to it.
         record = Record(folder, settings, own_names)
         if record.finished:
             run.accelerator.print(f"the chain in {folder} is finished already: {', '.join(s.name for s in plan)}")
             if hub:
-                publish_folder(folder, with_students(folder, record.content), hub, config.hub_token)
+                publish_folder(folder, drop_missing_stages(folder, record.content), hub, config.hub_token)
         else:
             run_chain(run, plan, record, hub)
     return folder
 
 
-def run_chain(run: Run, plan: list[Stage], record: Record, hub: dict | None):
+def run_chain(run: Run, plan: list[Stage], record: Record, hub: dict | None) -> None:
     """Train and publish what is not finished."""
     # Every process has read the record before the main one writes to it.
     run.accelerator.wait_for_everyone()
     with StopRequest() as stop:
         if run.is_main:
-            about = {**describe_run(run.config, run.teacher, run.data), **about_recipe(run.config)}
+            about = describe_run(run.config, run.teacher, run.data)
             hardware = describe_hardware(run.accelerator)
             record.update(about=about, hardware=hardware, **({"hub": hub} if hub else {}))
         start_trackers(run.accelerator, record.content["settings"])
@@ -109,7 +112,7 @@ def run_chain(run: Run, plan: list[Stage], record: Record, hub: dict | None):
                 close_publication(publication, stop)
 
 
-def check_steps(config: DistillationConfig, teacher: Teacher):
+def check_steps(config: DistillationConfig, teacher: Teacher) -> None:
     """Refuse to start at a number of steps that the teacher was not made for."""
     trained = teacher.model.num_trained_steps
     if trained is not None and trained != config.start_steps:
@@ -133,7 +136,9 @@ def list_kinds(run: Run, plan: list[Stage]) -> dict[tuple, StageTask]:
     return kinds
 
 
-def train_chain(run: Run, plan: list[Stage], record: Record, publication: Publication | None, stop: StopRequest):
+def train_chain(
+    run: Run, plan: list[Stage], record: Record, publication: Publication | None, stop: StopRequest
+) -> None:
     """Every stage that is not finished, each with its measurements, its card and its turn to be published."""
     accelerator, model = run.accelerator, run.teacher.model
     report = Report(run.config, record, run.data, run.teacher, accelerator)
@@ -144,7 +149,8 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
     for number, stage in enumerate(plan, 1):
         if record.stage(stage.name):
             accelerator.print(f"{stage.name} is there already")
-            model = load_student(record.folder / stage.name, accelerator.device)
+            source = ModelSource(str(record.folder / stage.name), "student")
+            model = open_model(source).freeze(accelerator.device)
             restore_scale(accelerator, record.stage(stage.name).get("loss_scale"))
         else:
             updates_before = sum(s.updates for s in plan[: number - 1])
@@ -169,13 +175,7 @@ def train_chain(run: Run, plan: list[Stage], record: Record, publication: Public
     accelerator.wait_for_everyone()
 
 
-def open_hub(config: DistillationConfig) -> dict:
-    """The repository of the run; a token that may not write to it is refused here, before any training."""
-    name = config.hub_model_id or Path(config.output_dir).resolve().name
-    return open_repository(name, config.hub_token, config.hub_private_repo, config.hub_license)
-
-
-def close_publication(publication: Publication, stop: StopRequest):
+def close_publication(publication: Publication, stop: StopRequest) -> None:
     """Wait for the queue, as long as a signal leaves time. What ended the training comes before what is missing."""
     failure = sys.exception()
     with stop.deferred():
@@ -187,11 +187,6 @@ def close_publication(publication: Publication, stop: StopRequest):
             tqdm.write(f"progdistill: {error}", file=sys.stderr)
     if failure is None and stop.requested:
         stop.stop()
-
-
-def load_student(folder: Path, device: torch.device) -> Model:
-    """A finished student, frozen, to teach the next or to be evaluated."""
-    return open_model(ModelSource(str(folder), "student")).freeze(device)
 
 
 def build_distillation(run: Run, teacher: Model, stage: Stage) -> StageTask:

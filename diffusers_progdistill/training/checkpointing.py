@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ class Damaged(Exception):
     """A checkpoint that is not what was written."""
 
 
-def write_manifest(folder: Path):
+def write_manifest(folder: Path) -> None:
     """Names, sizes and checksums of all files of a folder, in `manifest.json`."""
     entries = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST_NAME).write_text(json.dumps({"files": entries}, indent=2), encoding="utf-8")
@@ -43,7 +44,7 @@ def describe_file(path: Path) -> dict:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def check_manifest(folder: Path, names: set[str]):
+def check_manifest(folder: Path, names: set[str]) -> None:
     """Raise [`Damaged`] unless a folder holds files of these names alone, as its manifest describes them."""
     found = {path.name: path for path in folder.iterdir()}
     for name in sorted(names ^ found.keys()):
@@ -60,14 +61,8 @@ def check_manifest(folder: Path, names: set[str]):
 
 class Checkpoints:
     """
-    The checkpoints of one stage.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): Its processes write and read together; its loss scale is kept.
-        folder (`Path`): The output folder.
-        stage (`str`): The stage's name.
-        total_limit (`int`, *optional*): How many are kept, the newest ones. Default: all.
-        wanted (`str`): `"latest"`, or the name of the one to resume from.
+    The checkpoints of one stage of an output folder, which all processes write and read together: the newest
+    `total_limit` are kept, or all, and `wanted` is resumed from, which may be `"latest"`.
     """
 
     def __init__(
@@ -77,7 +72,7 @@ class Checkpoints:
         stage: str,
         total_limit: int | None = None,
         wanted: str = "latest",
-    ):
+    ) -> None:
         self.accelerator, self.folder, self.stage = accelerator, folder / "checkpoints", stage
         self.total_limit, self.wanted = total_limit, wanted
         self.modules, self.optimizers, self.averages = {}, {}, {}
@@ -87,7 +82,7 @@ class Checkpoints:
         modules: dict[str, torch.nn.Module],
         optimizers: dict[str, torch.optim.Optimizer],
         averages: dict[str, EMAModel],
-    ):
+    ) -> None:
         """Name what a checkpoint holds, prepared or not. All of it is written, and brought back, by its name."""
         self.modules = {k: self.accelerator.unwrap_model(m, keep_torch_compile=False) for k, m in modules.items()}
         self.optimizers, self.averages = optimizers, averages
@@ -98,7 +93,7 @@ class Checkpoints:
         found = self.folder.iterdir() if self.folder.is_dir() else []
         return sorted((p for p in found if pattern.fullmatch(p.name)), reverse=True)
 
-    def save(self, update: int, state: dict):
+    def save(self, update: int, state: dict) -> None:
         """Write a checkpoint after so many updates, with JSON values of the caller's own; called by all processes."""
         state = {
             "stage": self.stage,
@@ -112,14 +107,14 @@ class Checkpoints:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
             replace_folder(self.folder / f"{self.stage}-{update:08d}", lambda temporary: self._write(temporary, state))
-            self._delete(self.paths()[self.total_limit :] if self.total_limit else [])
-            self._delete(self.folder.glob(".*.tmp"))
+            superfluous = self.paths()[self.total_limit :] if self.total_limit else []
+            self._delete([*superfluous, *self.folder.glob(".*.tmp")])
         else:
             for tensors in self._tensors().values():
                 gather(tensors, keep=False)
         self.accelerator.wait_for_everyone()
 
-    def _write(self, folder: Path, state: dict):
+    def _write(self, folder: Path, state: dict) -> None:
         folder.mkdir()
         for name, tensors in self._tensors().items():
             save_file(gather(tensors, keep=True), folder / name)
@@ -128,23 +123,23 @@ class Checkpoints:
 
     def _weights(self) -> dict[str, dict[str, torch.Tensor]]:
         """The tensors of the networks' and averages' files, those of sharded parameters as they are held here."""
-        return {
-            **{f"{name}.safetensors": module.state_dict() for name, module in self.modules.items()},
-            **{f"{name}.average.safetensors": read_average(average) for name, average in self.averages.items()},
-        }
+        weights = {f"{name}.safetensors": module.state_dict() for name, module in self.modules.items()}
+        for name, average in self.averages.items():
+            weights[f"{name}.average.safetensors"] = {str(k): v for k, v in enumerate(average.shadow_params)}
+        return weights
 
     def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         """The tensors of all files."""
         moments = {f"{name}.optimizer.safetensors": read_moments(value) for name, value in self.optimizers.items()}
         return {**self._weights(), **moments}
 
-    def clear(self):
+    def clear(self) -> None:
         """Delete the checkpoints of this stage, when its student is complete on disk."""
         self._delete(self.paths())
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def _delete(self, paths):
+    def _delete(self, paths: Iterable[Path]) -> None:
         for path in paths:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -175,7 +170,7 @@ class Checkpoints:
             self._forget_after(None)
         return None
 
-    def _forget_after(self, path: Path | None):
+    def _forget_after(self, path: Path | None) -> None:
         """Delete those after the one that was loaded: the run will write them again, and they must not seem newest."""
         if self.accelerator.is_main_process:
             self._delete([other for other in self.paths() if path is None or other.name > path.name])
@@ -197,7 +192,7 @@ class Checkpoints:
         return state, tensors
 
     @torch.no_grad()
-    def _restore(self, state: dict, tensors: dict[str, dict[str, torch.Tensor]]):
+    def _restore(self, state: dict, tensors: dict[str, dict[str, torch.Tensor]]) -> None:
         for name, weights in self._weights().items():
             for key, own in weights.items():
                 own.copy_(place(tensors[name][key], own))
@@ -219,18 +214,13 @@ def gather(tensors: dict[str, torch.Tensor], keep: bool) -> dict[str, torch.Tens
     return copies
 
 
-def read_average(average: EMAModel) -> dict[str, torch.Tensor]:
-    """The tensors of an average by their positions."""
-    return {str(position): tensor for position, tensor in enumerate(average.shadow_params)}
-
-
 def read_moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """What an optimizer knows of each parameter, as `POSITION.NAME`."""
     state = optimizer.state_dict()["state"]
     return {f"{k}.{name}": v for k, values in state.items() for name, v in values.items() if torch.is_tensor(v)}
 
 
-def restore_moments(optimizer: torch.optim.Optimizer, groups: list[dict], moments: dict[str, torch.Tensor]):
+def restore_moments(optimizer: torch.optim.Optimizer, groups: list[dict], moments: dict[str, torch.Tensor]) -> None:
     """Bring an optimizer to what [`read_moments`] gave, whole."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = {}

@@ -14,6 +14,7 @@ PredictionType = Literal["epsilon", "sample", "v_prediction", "sample_epsilon"]
 Precision = Literal["no", "fp16", "bf16"]
 LRScheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
+TEACHER_FLAG = "--pretrained_teacher_model"
 AT_LEAST_1 = Valid(lambda value: 1 <= value < float("inf"), "a number of at least 1")
 POWER_OF_TWO = Valid(lambda value: value >= 2 and value & (value - 1) == 0, "2, 4, 8 or another power of two")
 STEPS_OR_AUTO = Valid(
@@ -65,7 +66,7 @@ class TrainingConfig(DataOptions):
     )
     dry_run: bool = neutral_option(False, "Print the plan, with the time of a few updates, and write nothing.")
 
-    def __setattr__(self, name: str, value: Any):
+    def __setattr__(self, name: str, value: Any) -> None:
         if "_frozen" in vars(self):
             raise FrozenInstanceError(f"{name} of a run's own options cannot be set")
         super().__setattr__(name, value)
@@ -75,7 +76,7 @@ class TrainingConfig(DataOptions):
         object.__setattr__(self, "_frozen", True)
         return self
 
-    def check(self):
+    def check(self) -> None:
         """Raise [`InputError`] for values that cannot be right, whatever the model and the data."""
         super().check()
         if (self.dataset_name is None) == (self.train_data_dir is None):
@@ -113,7 +114,7 @@ class TeacherConfig(TrainingConfig):
     )
     lr_warmup_steps: int = option(1000, "Updates over which the rate rises from 0; not with `constant`.", NOT_NEGATIVE)
 
-    def check(self):
+    def check(self) -> None:
         super().check()
         if self.label_dropout and self.class_column is None:
             raise InputError("--label_dropout needs labels to drop: give --class_column")
@@ -142,10 +143,10 @@ class ConversionConfig(TrainingConfig):
     )
     ema_decay: float = option(0.99, "Decay of that average.", SHARE)
 
-    def check(self):
+    def check(self) -> None:
         super().check()
         if not self.pretrained_teacher_model:
-            raise InputError("--pretrained_teacher_model is missing: a diffusers pipeline folder or a name on the Hub")
+            raise InputError(f"{TEACHER_FLAG} is missing: a diffusers pipeline folder or a name on the Hub")
 
 
 @dataclass
@@ -227,29 +228,26 @@ class DistillationConfig(ConversionConfig):
     hub_private_repo: bool = neutral_option(False, "Make a new repository private.")
     hub_license: str = neutral_option("unknown", "The license that the model card states, such as apache-2.0.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         # A command line knows one type for both, a number and a word.
         if isinstance(self.start_steps, str) and self.start_steps.replace("_", "").isdecimal():
             self.start_steps = int(self.start_steps)
 
-    def check(self):
+    def check(self) -> None:
         super().check()
         if self.stochastic_sampler:
-            self._check_stochastic_sampler()
+            is_number = isinstance(self.start_steps, int)
+            self.require("start_steps", is_number, "a number with --stochastic_sampler")
+            self.require("end_steps", self.end_steps == self.start_steps, f"--start_steps {self.start_steps} too")
+            self.require("stage_factor", self.stage_factor == 2, "2 with --stochastic_sampler")
+            self.require("end_steps", self.end_steps > 1, "2 or more with --stochastic_sampler")
         elif isinstance(self.start_steps, int):
             self.check_steps()
         if self.eval_images and find_spec("torchmetrics") is None:
             raise InputError("--eval_images needs torchmetrics: `pip install diffusers-progdistill[eval]`")
 
-    def _check_stochastic_sampler(self):
-        is_number = isinstance(self.start_steps, int)
-        self.require("start_steps", is_number, "a number with --stochastic_sampler")
-        self.require("end_steps", self.end_steps == self.start_steps, f"--start_steps {self.start_steps} too")
-        self.require("stage_factor", self.stage_factor == 2, "2 with --stochastic_sampler")
-        self.require("end_steps", self.end_steps > 1, "2 or more with --stochastic_sampler")
-
-    def check_steps(self):
+    def check_steps(self) -> None:
         """Refuse numbers of steps of which one is not the other, doubled."""
         ratio, rest = divmod(self.start_steps, self.end_steps)
         if rest or ratio < 2 or ratio & (ratio - 1):

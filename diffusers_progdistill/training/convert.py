@@ -8,12 +8,11 @@ from ..families.unet2d import make_converted_student
 from ..objectives.conversion import ConversionObjective
 from ..pipelines.export import with_metadata
 from ..schedulers import ProgressiveDistillationScheduler
-from .config import ConversionConfig
+from .config import TEACHER_FLAG, ConversionConfig
 from .isolation import isolated
+from .launcher import prepare_frozen
 from .plan import build_conversion_stage, print_plan
-from .pretrained import FLAG
 from .run import Run, open_run
-from .setup import prepare_frozen
 from .single import run_single
 from .task import StageTask
 
@@ -40,7 +39,7 @@ def convert(config: ConversionConfig) -> Path:
     config = run.config
     if not run.teacher.reasons:
         raise InputError(
-            f"{FLAG} is on the canonical schedule and predicts {config.prediction_type} already: give it to"
+            f"{TEACHER_FLAG} is on the canonical schedule and predicts {config.prediction_type} already: give it to"
             " `progdistill distill` as it is"
         )
     task = build_conversion(run)
@@ -54,11 +53,8 @@ def build_conversion(run: Run) -> StageTask:
     """The conversion stage of a run."""
     config, teacher = run.config, run.teacher.model
     own = teacher.scheduler
-    canonical = own.schedule.is_canonical
-    scheduler = ProgressiveDistillationScheduler(
-        **({"num_train_timesteps": own.config.num_train_timesteps} if canonical else {}),
-        prediction_type=config.prediction_type,
-    )
+    length = {"num_train_timesteps": own.config.num_train_timesteps} if own.schedule.is_canonical else {}
+    scheduler = ProgressiveDistillationScheduler(prediction_type=config.prediction_type, **length)
     scheduler = with_metadata(scheduler, weighting=config.weighting, **run.teacher.metadata)
     student = make_converted_student(teacher.denoiser, scheduler)
     frozen = prepare_frozen(run.accelerator, teacher.network)

@@ -21,8 +21,8 @@ from ..paths import settle_path
 from ..pipelines.loading import ModelSource
 from ..record import RECORD_NAME, TEACHER_KEY, read_finished
 from .isolation import isolated
+from .launcher import make_evaluation_accelerator
 from .plan import CONVERSION_STAGE
-from .setup import make_evaluation_accelerator
 
 
 # Bytes of decoded real images that are kept in memory; more are read when they are asked for.

@@ -12,31 +12,21 @@ MOST_SHARE = 0.01
 
 class Health:
     """
-    Sums of the losses since the last logging update, and counts of the stage, on the device. Nothing is read from it
-    but in [`Health.read`].
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): Several processes skip an update together.
-        planned (`int`): Updates of the stage.
-        losses (`tuple[str]`, *optional*): The names of the losses of an update.
+    Sums of the named losses since the last logging update, and counts of a stage of so many `planned` updates, on the
+    device. Nothing is read from it but in [`Health.read`]. Several processes skip an update together.
     """
 
     # `searched` counts updates that fp16 skipped to find its loss scale; no run ends for them.
     COUNTS = ("good", "skipped", "in_a_row", "worst", "searched")
 
-    def __init__(self, accelerator: Accelerator, planned: int, losses: tuple[str, ...] = ("loss",)):
+    def __init__(self, accelerator: Accelerator, planned: int, losses: tuple[str, ...] = ("loss",)) -> None:
         self.accelerator, self.planned, self.losses = accelerator, planned, losses
         for name in self.COUNTS:
             setattr(self, name, torch.zeros((), device=accelerator.device))
         self.sums = torch.zeros(len(losses), device=accelerator.device)
 
     def judge(self, losses: dict[str, torch.Tensor], grad_norms: list[torch.Tensor]) -> torch.Tensor:
-        """
-        Count an update.
-
-        Returns:
-            `torch.Tensor`: 1.0 if the update must be skipped, else 0.0; what [`GuardedStep`] takes.
-        """
+        """Count an update; 1.0 if it must be skipped, else 0.0, which is what [`GuardedStep`] takes."""
         values = torch.stack([losses[name] for name in self.losses])
         finite = values.isfinite().all()
         bad = torch.stack([~finite, ~(finite & torch.stack(grad_norms).isfinite().all())]).float()
@@ -59,10 +49,8 @@ class Health:
     def read(self, stage_name: str, update: int) -> tuple[dict[str, float | None], int]:
         """
         The mean losses of all processes since the last call, `None` where no update was good, and the number of
-        updates skipped in the stage, those of fp16's search for a loss scale among them.
-
-        Raises:
-            `FloatingPointError`: If more than 10 in a row, or 1 % of the stage's updates, were skipped.
+        updates skipped in the stage, those of fp16's search for a loss scale among them. Too many of the others end
+        the run with a `FloatingPointError`.
         """
         good, skipped, _, worst, searched, *sums = self.accelerator.reduce(self._stacked(), "mean").tolist()
         self.sums.zero_()
@@ -82,7 +70,7 @@ class Health:
         """The counts and sums of every process: what a checkpoint keeps."""
         return self.accelerator.gather(self._stacked()[None]).tolist()
 
-    def restore(self, values: list[list[float]]):
+    def restore(self, values: list[list[float]]) -> None:
         """Go on from a checkpoint's counts; with another number of processes, from their mean."""
         same = len(values) == self.accelerator.num_processes
         own = values[self.accelerator.process_index] if same else [sum(v) / len(values) for v in zip(*values)]

@@ -16,8 +16,7 @@ from ..processes.base import NoiseLevel
 from ..processes.solvers import DDIMStep
 from ..processes.targets import TargetGrid, teacher_target
 from ..record import read_begun
-from .config import DistillationConfig
-from .recipes import describe_recipe, doubled, paper_start
+from .recipes import doubled, paper_start
 from .run import Run
 
 
@@ -34,10 +33,7 @@ DRY_RUN_SECONDS = 60.0
 
 
 def resolve_start(run: Run) -> Run:
-    """
-    The run with a number of steps in place of `--start_steps auto`: what the teacher or the run began with, what the
-    recipe says, or else what is measured.
-    """
+    """The run with a number of steps in place of `--start_steps auto`."""
     if isinstance(run.config.start_steps, int):
         return run
     config = dataclasses.replace(run.config, start_steps=steps_to_start(run))
@@ -46,53 +42,37 @@ def resolve_start(run: Run) -> Run:
 
 
 def steps_to_start(run: Run) -> int:
-    """The number of steps, of which a line or two are printed."""
-    config, teacher, solver = run.config, run.teacher, run.config.teacher_solver
-    if (trained := teacher.model.num_trained_steps) is not None:
-        # A student's steps are taken as they are.
-        run.accelerator.print(f"--start_steps auto is {trained}, which the teacher was distilled for")
-        tell_flags(run, trained)
-        return trained
-    if (begun := read_begun(Path(config.output_dir))) and "start_steps" in begun["settings"]:
-        begun = begun["settings"]["start_steps"]
-        run.accelerator.print(f"--start_steps auto is {begun}, which the run began with")
-        tell_flags(run, begun, solver)
-        return begun
-    if config.start_steps is None and config.recipe == "paper":
+    """What the teacher or the run began with, what the recipe says, or else what is measured; it is said in a line."""
+    config, teacher, solver, say = run.config, run.teacher, run.config.teacher_solver, run.accelerator.print
+    begun = read_begun(Path(config.output_dir))
+    if teacher.is_student:
+        # Its steps are taken as they are.
+        steps = teacher.model.num_trained_steps
+        why = ", which the teacher was distilled for"
+    elif begun and "start_steps" in begun["settings"]:
+        steps, why = begun["settings"]["start_steps"], ", which the run began with"
+    elif config.start_steps is None and config.recipe == "paper":
         return paper_start(config)
-    most = doubled(config.end_steps, MOST_STEPS[solver])
-    if teacher.reasons:
+    elif teacher.reasons:
         # What it does on its own schedule says little of what is halved.
-        run.accelerator.print(f"--start_steps auto is {most}: the teacher is converted first")
-        tell_flags(run, most, solver)
-        return most
-    if config.dry_run and (seconds := seconds_to_find(run, solver)) > DRY_RUN_SECONDS:
-        why = f"not looked for, which would take about {seconds:,.0f} s"
-        run.accelerator.print(f"--start_steps auto: at most {most}; {why}")
-        return most
-    run.accelerator.print(f"--start_steps auto: {NUM_IMAGES} images of the teacher, {solver}")
-    found = [find_start(teacher.model, config.end_steps, solver, run.accelerator)]
-    # Another device might decide otherwise.
-    steps, changes = broadcast_object_list(found)[0]
-    shown = ", ".join(f"{change:.1e} at {n}" for n, change in changes.items())
-    why = f" (share of its images' variance that still changes: {shown}; allowed {TOLERANCE:.1e})" if shown else ""
-    run.accelerator.print(f"--start_steps auto is {steps}{why}")
-    tell_flags(run, steps, solver)
+        steps, why = doubled(config.end_steps, MOST_STEPS[solver]), ": the teacher is converted first"
+    elif config.dry_run and (seconds := seconds_to_find(run, solver)) > DRY_RUN_SECONDS:
+        steps = doubled(config.end_steps, MOST_STEPS[solver])
+        say(f"--start_steps auto: at most {steps}; not looked for, which would take about {seconds:,.0f} s")
+        return steps
+    else:
+        say(f"--start_steps auto: {NUM_IMAGES} images of the teacher, {solver}")
+        found = [find_start(teacher.model, config.end_steps, solver, run.accelerator)]
+        # Another device might decide otherwise.
+        steps, changes = broadcast_object_list(found)[0]
+        shown = ", ".join(f"{change:.1e} at {n}" for n, change in changes.items())
+        still = f"share of its images' variance that still changes: {shown}; allowed {TOLERANCE:.1e}"
+        why = f" ({still})" if shown else ""
+    say(f"--start_steps auto is {steps}{why}")
+    # A student has no solver.
+    flags = f"--start_steps {steps}" + (f" --teacher_solver {solver}" if solver else "")
+    say(f"the same without looking: {flags}")
     return steps
-
-
-def tell_flags(run: Run, steps: int, solver: str | None = None):
-    """The flags that make the same students without looking; only a teacher that is no student has a solver."""
-    flags = f"--start_steps {steps}" + ("" if solver is None else f" --teacher_solver {solver}")
-    run.accelerator.print(f"the same without looking: {flags}")
-
-
-def tell_method(run: Run, given: DistillationConfig):
-    """Say what the run does, and which of the given options does nothing."""
-    run.accelerator.print(describe_recipe(run.config))
-    if run.config.teacher_solver is None and given.teacher_solver is not None:
-        why = "the teacher is a student, whose steps are taken as they are"
-        run.accelerator.print(f"--teacher_solver {given.teacher_solver} changes nothing: {why}")
 
 
 def seconds_to_find(run: Run, solver: str) -> float:
@@ -120,16 +100,8 @@ def seconds_to_find(run: Run, solver: str) -> float:
 def find_start(teacher: Model, end_steps: int, solver: str, accelerator: Accelerator) -> tuple[int, dict[int, float]]:
     """
     The fewest steps N = `end_steps` times 2, 4, 8, ... at which the teacher's images are, but for `TOLERANCE` of their
-    variance, those of `REFERENCE_STEPS` steps from the same noise, in the median.
-
-    Args:
-        teacher ([`Model`]): The teacher.
-        end_steps (`int`): Steps of the last student.
-        solver (`str`): `"midpoint"` or `"ddim"`.
-        accelerator ([`~accelerate.Accelerator`]): The processes, which share the images.
-
-    Returns:
-        `tuple[int, dict[int, float]]`: N, and the share of the variance by the steps that were tried.
+    variance, those of `REFERENCE_STEPS` steps from the same noise, in the median; and the share of the variance that
+    still changes, by the steps that were tried.
     """
     changes, steps = {}, 2 * end_steps
     if steps >= REFERENCE_STEPS[solver]:

@@ -10,6 +10,7 @@ import os
 import random
 import sys
 import warnings
+from collections.abc import Iterator
 
 import diffusers
 import huggingface_hub.utils
@@ -26,7 +27,7 @@ NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @atexit.register
-def leave_process_group():
+def leave_process_group() -> None:
     """Part from the other processes at the very end: runs in turn share one group, whose addresses serve only once."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -37,21 +38,14 @@ def read_variables() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k.startswith(PREFIXES) or k in NAMES}
 
 
-def restore_variables(before: dict[str, str]):
+def restore_variables(before: dict[str, str]) -> None:
     """Set those variables as they were."""
     for name in read_variables().keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
 
 
-def restore_states(before: list[dict]):
-    """Set accelerate's states as they were."""
-    for state, values in zip(STATES, before):
-        state._shared_state.clear()
-        state._shared_state.update(values)
-
-
-def restore_bars(hub: bool, of_datasets: bool):
+def restore_bars(hub: bool, of_datasets: bool) -> None:
     """Show the bars of the Hub's client and of datasets again, which a run hides since it has its own."""
     with warnings.catch_warnings():
         # Who set them by the environment is told that this changes nothing.
@@ -62,7 +56,7 @@ def restore_bars(hub: bool, of_datasets: bool):
             sys.modules["datasets"].enable_progress_bars()
 
 
-def restore_settings_after(stack: contextlib.ExitStack):
+def restore_settings_after(stack: contextlib.ExitStack) -> None:
     """Have what the process is set to by now restored at the end."""
     logger, messages = logging.getLogger("diffusers_progdistill"), diffusers.utils.logging
     datasets = sys.modules.get("datasets")
@@ -80,7 +74,7 @@ def restore_settings_after(stack: contextlib.ExitStack):
 
 
 @contextlib.contextmanager
-def isolated():
+def isolated() -> Iterator[None]:
     """
     Give a run accelerate's states afresh, and put back what was there before it: the states of the caller's own
     `Accelerator`, the environment, the random generators, torch's settings, the filters of warnings, and what is shown
@@ -88,8 +82,10 @@ def isolated():
     """
     with contextlib.ExitStack() as stack:
         restore_settings_after(stack)
-        stack.callback(restore_states, [dict(state._shared_state) for state in STATES])
         for state in STATES:
+            # What comes last is called first.
+            stack.callback(state._shared_state.update, dict(state._shared_state))
+            stack.callback(state._shared_state.clear)
             state._shared_state.clear()
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             yield

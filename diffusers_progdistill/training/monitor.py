@@ -14,22 +14,17 @@ from .trackers import Rows
 
 class Monitor:
     """
-    What the stages of a run show and write of their updates.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): Its trackers are written to; only the main process shows anything.
-        folder (`Path` or `None`): Where `metrics.jsonl` is appended to; `None` for a dry run.
-        total_passes (`int`): Forward passes of the whole chain, for the time left.
-        done_passes (`int`): Those of stages that were finished before.
+    What the stages of a run show and write of their updates: nothing without a folder for `metrics.jsonl`. The time
+    left goes by the forward passes of the whole chain and of the stages that were done before.
     """
 
-    def __init__(self, accelerator: Accelerator, folder: Path | None, total_passes: int, done_passes: int = 0):
+    def __init__(self, accelerator: Accelerator, folder: Path | None, total_passes: int, done_passes: int = 0) -> None:
         self.accelerator, self.folder = accelerator, folder
         self.total_passes, self.done_passes = total_passes, done_passes
         self.began, self.passes_here, self.paused = time.perf_counter(), 0, 0.0
         self.rows = Rows(accelerator)
 
-    def start(self, stage: Stage, number: int, count: int, batch_size: int, updates_before: int = 0):
+    def start(self, stage: Stage, number: int, count: int, batch_size: int, updates_before: int = 0) -> None:
         """A stage begins: the `number`-th of `count`. Those before it have at most so many updates together."""
         self.updates_before = updates_before
         self.stage, self.batch_size = stage, batch_size
@@ -44,7 +39,7 @@ class Monitor:
             bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
         )
 
-    def resume(self, first_update: int):
+    def resume(self, first_update: int) -> None:
         """The stage goes on after this many updates; what was logged of later ones is forgotten."""
         self.logged_at, self.logged_update = time.perf_counter(), first_update
         self.bar.update(first_update)
@@ -52,12 +47,12 @@ class Monitor:
         if self.folder is not None and self.accelerator.is_main_process:
             forget_lines(self.folder / "metrics.jsonl", self.stage.name, first_update)
 
-    def on_update(self):
+    def on_update(self) -> None:
         """An update is made; called by every process."""
         self.bar.update()
         self.passes_here += self.stage.passes_per_update
 
-    def on_log(self, stage: Stage, update: int, loss: float | None, learning_rate: float, skipped: int = 0):
+    def on_log(self, stage: Stage, update: int, loss: float | None, learning_rate: float, skipped: int = 0) -> None:
         """Write one line of metrics; called on logging updates by every process."""
         now = time.perf_counter()
         images_per_second = (update - self.logged_update) * self.batch_size / max(now - self.logged_at, 1e-9)
@@ -77,12 +72,12 @@ class Monitor:
                 file.write(json.dumps(line) + "\n")
             self.rows.add({f"{stage.name}/{k}": v for k, v in values.items()}, self.updates_before + update)
 
-    def finish(self):
+    def finish(self) -> None:
         """The stage has ended."""
         self.bar.close()
 
 
-def forget_lines(path: Path, stage_name: str, after: int):
+def forget_lines(path: Path, stage_name: str, after: int) -> None:
     """Drop the lines of a stage's updates after a number, and what a crash left of a half-written one."""
     if not path.exists():
         return

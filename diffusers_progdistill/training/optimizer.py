@@ -37,15 +37,11 @@ def clip_gradient(accelerator: Accelerator, parameters: list[torch.nn.Parameter]
 class GuardedStep:
     """
     The step of all optimizers, or of none: weights and moments stay as they are, without the host knowing. torch's
-    gradient scaler does it for fused optimizers (and with a look at the device for others); where no loss is scaled it
-    is one whose scale stays 1.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): Its scaler is taken in fp16.
-        optimizers (`list[torch.optim.Optimizer]`): What it has prepared.
+    gradient scaler does it for fused optimizers (and with a look at the device for others): accelerate's in fp16, and
+    where no loss is scaled one whose scale stays 1.
     """
 
-    def __init__(self, accelerator: Accelerator, optimizers: list[torch.optim.Optimizer]):
+    def __init__(self, accelerator: Accelerator, optimizers: list[torch.optim.Optimizer]) -> None:
         # accelerate's optimizers would each update the scale, which torch wants once, after all of them.
         self.optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in optimizers]
         self.is_scaled = accelerator.scaler is not None
@@ -53,7 +49,7 @@ class GuardedStep:
         # A scaler has no scale before its first loss.
         self.scaler.scale(torch.ones((), device=accelerator.device))
 
-    def step(self, skip: torch.Tensor):
+    def step(self, skip: torch.Tensor) -> None:
         """Make the update if `skip` is 0.0, leave it if it is 1.0; in fp16 the scaler judges each gradient itself."""
         for optimizer in self.optimizers:
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -73,7 +69,7 @@ def read_scale(accelerator: Accelerator) -> dict | None:
     return None if accelerator.scaler is None else accelerator.scaler.state_dict()
 
 
-def restore_scale(accelerator: Accelerator, state: dict | None):
+def restore_scale(accelerator: Accelerator, state: dict | None) -> None:
     """Go on with a scale that [`read_scale`] gave."""
     if accelerator.scaler is not None and state:
         accelerator.scaler.load_state_dict(state)

@@ -1,10 +1,14 @@
-"""`--recipe`: what the options are that nobody gives, as in the paper or as measured best."""
+"""The options of a run, once each that was left open has a value: by `--recipe`, accelerate and the teacher."""
 
 import dataclasses
 from pathlib import Path
 
+from accelerate import Accelerator
+
+from ..errors import InputError
+from ..families import Model
 from ..record import read_begun
-from .config import DistillationConfig
+from .config import TEACHER_FLAG, DistillationConfig, TrainingConfig
 
 
 # What the paper did (its official configs for distilling). Batch, learning rate and flips go with the data set:
@@ -34,6 +38,38 @@ LEFT_TO_RECIPE = tuple(DEFAULT)
 
 # Where the paper's chains start, and that on CIFAR-10.
 PAPER_START, PAPER_STARTS = 1024, {"cifar10": 8192, "uoft-cs/cifar10": 8192}
+
+
+def resolve(config: TrainingConfig, accelerator: Accelerator, teacher: Model | None = None) -> TrainingConfig:
+    """
+    A frozen copy of the checked options, with what accelerate, the teacher and the recipe say where they leave
+    something open. What then changes nothing is `None`, so that it may differ when the run is resumed. `start_steps`
+    may be left open: it may have to be measured, see `initial_steps.py`.
+    """
+    config = dataclasses.replace(
+        config,
+        mixed_precision=accelerator.mixed_precision,
+        gradient_accumulation_steps=accelerator.gradient_accumulation_steps,
+    )
+    if teacher is not None:
+        if teacher.denoiser.prediction_type == "epsilon" and teacher.denoiser.process.has_zero_terminal_snr:
+            raise InputError(
+                f"{TEACHER_FLAG} predicts epsilon on a schedule with zero terminal SNR, where epsilon says nothing"
+                " about the image: give a teacher of another prediction type or schedule"
+            )
+        prediction_type = config.prediction_type or teacher.family.choose_prediction_type(teacher)
+        weighting = config.weighting or ("snr" if prediction_type == "epsilon" else "truncated_snr")
+        config = dataclasses.replace(config, prediction_type=prediction_type, weighting=weighting)
+    if isinstance(config, DistillationConfig):
+        config = settle_recipe(config)
+        idle = {
+            # A student's steps are taken as they are.
+            "teacher_solver": teacher.num_trained_steps is not None,
+            "huber_c": config.loss_type != "huber",
+            "clip_margin": not config.clip_loss,
+        }
+        config = dataclasses.replace(config, **{name: None for name, is_idle in idle.items() if is_idle})
+    return config.freeze()
 
 
 def settle_recipe(config: DistillationConfig) -> DistillationConfig:
@@ -79,9 +115,3 @@ def describe_recipe(config: DistillationConfig) -> str:
     shown = ", ".join(f"{k} {value}" for k, value in values.items() if value is not None)
     changes = ", ".join(list_changes(config))
     return f"recipe: {config.recipe} ({shown})" + (f"; given otherwise: {changes}" if changes else "")
-
-
-def about_recipe(config: DistillationConfig) -> dict:
-    """What the record says of the recipe: its name, and the options that were given otherwise."""
-    changes = list_changes(config)
-    return {"recipe": config.recipe, **({"recipe_changes": changes} if changes else {})}

@@ -2,6 +2,7 @@
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import FullyShardedDataParallelPlugin
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -28,7 +29,9 @@ def place(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(values, like.device_mesh, like.placements) if isinstance(like, DTensor) else values
 
 
-def prepare(accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer):
+def prepare(
+    accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[torch.nn.Module, torch.optim.Optimizer, list[torch.nn.Parameter]]:
     """
     Prepare a model and its optimizer, and list the parameters that are trained from here on: under FSDP 2 those of
     before are none of them. FSDP 2 that finds nothing to wrap, or leaves the parameters whole, is refused.
@@ -42,7 +45,7 @@ def prepare(accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.o
     return model, optimizer, parameters
 
 
-def _fit_classes(plugin, model: torch.nn.Module):
+def _fit_classes(plugin: FullyShardedDataParallelPlugin, model: torch.nn.Module) -> None:
     """Name the classes that the model has: accelerate takes no other, and not every UNet has attention."""
     if plugin.auto_wrap_policy is not transformer_auto_wrap_policy:
         return

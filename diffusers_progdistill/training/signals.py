@@ -5,6 +5,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Never, Self
 
 import torch
 from accelerate import Accelerator
@@ -28,10 +31,10 @@ class StopRequest:
     `with stop.deferred():` it only sets `stop.requested`. A second one ends the process at once.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signum, self.at, self._deferred, self._old = None, 0.0, False, {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             handled = [signal.SIGTERM, signal.SIGINT]
             if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
@@ -39,7 +42,7 @@ class StopRequest:
             self._old = {signum: signal.signal(signum, self._on_signal) for signum in handled}
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         for signum, handler in self._old.items():
             # One that was not set from Python is `None`, and cannot be put back.
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
@@ -50,7 +53,7 @@ class StopRequest:
         return self.signum is not None
 
     @contextlib.contextmanager
-    def deferred(self):
+    def deferred(self) -> Iterator[None]:
         """Inside, a signal is only noted."""
         self._deferred = True
         try:
@@ -58,7 +61,7 @@ class StopRequest:
         finally:
             self._deferred = False
 
-    def defer_rest(self):
+    def defer_rest(self) -> None:
         """From here on a signal is only noted: all is on disk, and what follows looks for it."""
         self._deferred = True
 
@@ -66,11 +69,11 @@ class StopRequest:
         """Seconds of the grace period that are left; `None` when nobody asked to stop."""
         return max(0.0, GRACE - (time.monotonic() - self.at)) if self.requested else None
 
-    def stop(self):
+    def stop(self) -> Never:
         """Raise [`StoppedBySignal`]; for a process that agreed to stop because another one was asked to, too."""
         raise StoppedBySignal(self.signum or signal.SIGTERM)
 
-    def _on_signal(self, signum, frame):
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.requested:
             # A window that closes may say so more than once.
@@ -94,18 +97,14 @@ def agree_to_stop(accelerator: Accelerator, stop: StopRequest) -> bool:
 class StopCheck:
     """
     When a stage looks whether it was asked to stop. One process looks after every update; several, which must wait for
-    each other to look, do so after the same updates, some seconds apart.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): Its processes stop together.
-        request ([`StopRequest`], *optional*): Of this process.
-        most (`int`): Updates after which they look at the latest.
-        first_update (`int`): Updates that were made before.
+    each other to look, do so after the same updates, some seconds and at `most` so many updates apart.
     """
 
     SECONDS = 4.0
 
-    def __init__(self, accelerator: Accelerator, request: StopRequest | None, most: int, first_update: int = 0):
+    def __init__(
+        self, accelerator: Accelerator, request: StopRequest | None, most: int, first_update: int = 0
+    ) -> None:
         self.accelerator, self.request, self.most = accelerator, request or StopRequest(), most
         self.looked, self.next, self.at = first_update, first_update + 1, time.monotonic()
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from ..data.findings import REPLACED
 from ..families import Family
 from ..record import Record, only_process_in
-from .hardware import describe_hardware
+from .launcher import describe_hardware
 from .monitor import Monitor
-from .run import Run
-from .setup import check_resume
+from .run import Run, check_resume
 from .signals import StopRequest
 from .student import make_single
 from .task import StageTask

@@ -18,10 +18,8 @@ from ..schedulers import ProgressiveDistillationScheduler
 from .config import TeacherConfig
 from .isolation import isolated
 from .plan import print_plan
-from .pretrained import describe_classes
-from .resolve import resolve
-from .run import Run, open_accelerator
-from .setup import check_batch
+from .recipes import resolve
+from .run import Run, check_batch, describe_classes, open_accelerator
 from .single import run_single
 from .task import StageTask
 

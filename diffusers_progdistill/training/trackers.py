@@ -23,12 +23,7 @@ MOST_FAILURES = 5
 
 
 def list_trackers(report_to: str | Iterable[str], token: str | None = None) -> list[str]:
-    """
-    The trackers that `--report_to` names, each once: one or several by commas, `all` that are installed, or `none`.
-
-    Raises:
-        [`InputError`]: If a name is unknown, its package is not installed, or it would be shown the token.
-    """
+    """The trackers that `--report_to` names, each once: one or several by commas, `all` installed ones, or `none`."""
     # Options are read without the libraries that training needs.
     from accelerate import tracking
 
@@ -59,13 +54,8 @@ def list_trackers(report_to: str | Iterable[str], token: str | None = None) -> l
     return names
 
 
-def start_trackers(accelerator: "Accelerator", settings: dict):
-    """
-    Start the trackers of a run and give them its settings.
-
-    Raises:
-        [`InputError`]: If one does not start, such as for want of a login: nothing has been trained yet.
-    """
+def start_trackers(accelerator: "Accelerator", settings: dict) -> None:
+    """Start the trackers of a run and give them its settings; one that does not start is refused."""
     try:
         accelerator.init_trackers("progdistill", config=flatten_settings(settings))
     except Exception as error:  # services raise many kinds
@@ -75,7 +65,7 @@ def start_trackers(accelerator: "Accelerator", settings: dict):
         ) from error
 
 
-def finish_trackers(accelerator: "Accelerator"):
+def finish_trackers(accelerator: "Accelerator") -> None:
     """Close the trackers. One that cannot be closed has lost rows of its own, and nothing of the run."""
     for tracker in accelerator.trackers:
         try:
@@ -118,17 +108,14 @@ class Rows:
     """
     The rows of metrics that the trackers get. `metrics.jsonl` has all of them too, so that a tracker that fails costs
     one notice and never the run.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): Its trackers, when they are started.
     """
 
-    def __init__(self, accelerator: "Accelerator"):
+    def __init__(self, accelerator: "Accelerator") -> None:
         self.accelerator, self.last_step = accelerator, 0
         # Failures in a row of those that have failed at all.
         self.failures: dict[str, int] = {}
 
-    def add(self, values: dict, step: int):
+    def add(self, values: dict, step: int) -> None:
         """Give every tracker one row."""
         self.last_step = step = max(int(step), self.last_step)
         values = select_numbers(values)

@@ -16,7 +16,7 @@ from diffusers_progdistill.data.classes import TeacherClasses, fit_classes, matc
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.evaluation import sampling
 from diffusers_progdistill.pipelines.export import with_metadata
-from diffusers_progdistill.training.setup import check_classes
+from diffusers_progdistill.training.run import check_classes
 
 
 FIVE = {0: "ant", 1: "bee", 2: "cat", 3: "dog", 4: "eel"}

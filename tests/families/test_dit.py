@@ -119,6 +119,8 @@ def test_the_transformer_of_earlier_releases_is_distilled(teacher, tmp_path):
     edit_json(old / "transformer" / "config.json", _class_name="Transformer2DModel")
     distill(dit_chain(old, tmp_path / "run", start_steps=4))
     student = tmp_path / "run" / "steps-2"
+    index = json.loads((student / "model_index.json").read_text())
+    assert index["transformer"] == ["diffusers", "DiTTransformer2DModel"]
     (of_teacher, told), images = call_stock(tmp_path / "images.pt", [(old, 2), (student, 2)])
     assert told["classes"] == ["DiTPipeline", "DDIMScheduler"] and set(told["warnings"]) <= set(of_teacher["warnings"])
     assert (images[1] - sample_ours(student)).abs().max() < 1e-4

@@ -7,10 +7,10 @@ from diffusers_progdistill.objectives.denoising import DenoisingObjective
 from diffusers_progdistill.objectives.distillation import DistillationLoss, DistillationObjective
 from diffusers_progdistill.objectives.stage import Stage
 from diffusers_progdistill.processes.targets import TargetGrid
+from diffusers_progdistill.training.launcher import make_accelerator
 from diffusers_progdistill.training.loop import StageResult, StageTrainer
 from diffusers_progdistill.training.monitor import Monitor
-from diffusers_progdistill.training.run import Run
-from diffusers_progdistill.training.setup import check_batch, make_accelerator
+from diffusers_progdistill.training.run import Run, check_batch
 from diffusers_progdistill.training.task import StageTask
 
 from .networks import tiny_unet

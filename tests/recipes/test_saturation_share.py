@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusers_progdistill.data import load_digits
-from diffusers_progdistill.training import saturation
+from diffusers_progdistill.training import plan as saturation
 
 
 class Images:

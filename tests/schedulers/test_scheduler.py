@@ -239,6 +239,7 @@ def test_stays_finite_from_zero_terminal_snr():
     "wrong, message",
     [
         (lambda: ProgressiveDistillationScheduler(prediction_type="nope"), "prediction_type"),
+        (lambda: ProgressiveDistillationScheduler(prediction_type="flow"), "must be one of epsilon, sample, v_pred"),
         (lambda: ProgressiveDistillationScheduler(beta_schedule="nope"), "beta_schedule"),
         (lambda: ProgressiveDistillationScheduler(timestep_spacing="leading"), "timestep_spacing"),
         (lambda: ready(0), "num_inference_steps"),

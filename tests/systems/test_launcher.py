@@ -11,8 +11,11 @@ from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.hub.model_card import make_card
 from diffusers_progdistill.training.isolation import isolated
-from diffusers_progdistill.training.launcher import resolve_accumulation, resolve_precision
-from diffusers_progdistill.training.setup import make_evaluation_accelerator
+from diffusers_progdistill.training.launcher import (
+    make_evaluation_accelerator,
+    resolve_accumulation,
+    resolve_precision,
+)
 
 
 CPU = ("--cpu", "--num_processes=1")

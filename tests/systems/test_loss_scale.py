@@ -16,8 +16,8 @@ from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.health import Health
 from diffusers_progdistill.training.isolation import isolated
+from diffusers_progdistill.training.launcher import make_accelerator
 from diffusers_progdistill.training.optimizer import clip_gradient, is_searching
-from diffusers_progdistill.training.setup import make_accelerator
 from diffusers_progdistill.training.task import StageTask
 
 

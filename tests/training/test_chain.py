@@ -62,6 +62,12 @@ def test_an_unfinished_chain_goes_on_where_it_was(teacher_folder, tmp_path):
     assert len(lines) == len((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines())
 
 
+def test_updates_of_a_conversion_that_is_not_needed_may_differ(teacher_folder, tmp_path, capsys):
+    distill(chain(teacher_folder, tmp_path, end_steps=4, conversion_updates=3))
+    distill(chain(teacher_folder, tmp_path, end_steps=4, conversion_updates=4))
+    assert "finished already" in capsys.readouterr().out
+
+
 def test_accumulated_halves_follow_the_same_trajectory(teacher_folder, tmp_path):
     options = {"end_steps": 4, "updates_per_stage": 12}
     distill(chain(teacher_folder, tmp_path / "one", **options))

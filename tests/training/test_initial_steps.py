@@ -15,6 +15,7 @@ from helpers.stages import make_denoiser
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
 from diffusers_progdistill.denoisers.codec import PixelCodec
 from diffusers_progdistill.errors import InputError
+from diffusers_progdistill.evaluation import sampling
 from diffusers_progdistill.evaluation.sampling import draw_noise, generate
 from diffusers_progdistill.families import Model, open_model
 from diffusers_progdistill.families.unet2d import UNet2DFamily
@@ -142,7 +143,7 @@ def test_a_dry_run_does_not_sample_for_long(teacher_folder, tmp_path, monkeypatc
 def test_processes_share_the_images(world, monkeypatch):
     teacher = tiny_teacher()
     whole, parts = start.sample_teacher(teacher, 4, "midpoint", ALONE), []
-    monkeypatch.setattr(start, "gather_object", lambda mine: parts.extend(mine) or parts)
+    monkeypatch.setattr(sampling, "gather_object", lambda mine: parts.extend(mine) or parts)
     for rank in range(world):
         others = SimpleNamespace(process_index=rank, num_processes=world, is_main_process=rank == 0, device=CPU)
         images = start.sample_teacher(teacher, 4, "midpoint", others)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from diffusers_progdistill.training import threads
-from diffusers_progdistill.training.threads import advise, count_cores, read_quota, tell_threads
+from diffusers_progdistill.training import launcher
+from diffusers_progdistill.training.launcher import advise_threads, count_cores, print_hardware, read_quota
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from diffusers_progdistill.training.threads import advise, count_cores, read_quo
     ],
 )
 def test_the_variable_is_named_where_cores_are_missing(asked, cores, load, processes, share):
-    line = advise(asked, cores, load, processes)
+    line = advise_threads(asked, cores, load, processes)
     assert (line is None) == (share is None)
     if line:
         assert f"OMP_NUM_THREADS={share} " in line and f"torch has {asked} threads" in line and "\n" not in line
@@ -58,12 +58,15 @@ def test_quotas_of_control_groups(files, cores, tmp_path):
 def test_a_training_says_it_once(load, said, monkeypatch, capsys):
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(threads, "count_cores", lambda: 4)
-    tell_threads(Accelerator(cpu=True))
-    out = capsys.readouterr().out
-    assert (out.count("OMP_NUM_THREADS=1") == 1) == said and (out == "") != said
+    monkeypatch.setattr(launcher, "count_cores", lambda: 4)
+    print_hardware(Accelerator(cpu=True))
+    first, *advice = capsys.readouterr().out.splitlines()
+    assert first.startswith("running on") and len(advice) == said
+    assert all("OMP_NUM_THREADS=1" in line for line in advice)
 
 
 def test_a_gpu_does_not_wait_for_threads(monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: pytest.fail("nobody asks"), raising=False)
-    tell_threads(SimpleNamespace(device=torch.device("cuda"), num_processes=1))
+    monkeypatch.setattr(launcher, "describe_hardware", lambda _: {"sharded": False})
+    monkeypatch.setattr(launcher, "format_hardware", lambda _: "a GPU")
+    print_hardware(SimpleNamespace(device=torch.device("cuda"), num_processes=1, print=print))
