@@ -3,6 +3,7 @@
 import abc
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import SchedulerMixin
@@ -85,6 +86,14 @@ class Family(abc.ABC):
 
         Raises:
             [`InputError`]: If it cannot be used, in one line.
+        """
+
+    def check_options(self, config: Any):  # noqa: B027 - a family may take all
+        """
+        Refuse options of `progdistill distill` that its students cannot have.
+
+        Raises:
+            [`InputError`]: In one line.
         """
 
     def check_steps(self, teacher: Model, num_steps: int):  # noqa: B027 - a family may store any number

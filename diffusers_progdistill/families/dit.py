@@ -4,6 +4,7 @@ Its chains run on the teacher's own betas, with the teacher's own prediction typ
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel, SchedulerMixin
@@ -82,6 +83,12 @@ class DiTFamily(Family):
         side = model.network.config.sample_size * model.codec.factor
         if resolution != side:
             raise InputError(f"--resolution {resolution} must be {side}, which {owner} was made for")
+
+    def check_options(self, config: Any):
+        if config.stochastic_sampler:
+            raise InputError("--stochastic_sampler: DiTPipeline has no such sampler; leave it out")
+        if config.clip_loss:
+            raise InputError("--clip_loss judges pixels, but a DiT makes latents: leave it out")
 
     def check_steps(self, teacher: Model, num_steps: int):
         check_steps(teacher.denoiser.process, num_steps)

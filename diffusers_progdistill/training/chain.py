@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..data.findings import REPLACED
+from ..denoisers.codec import PixelCodec
 from ..errors import InputError, PublishError
 from ..families import Model, open_model
 from ..hub.folder import Publication, publish_folder, write_card
@@ -65,7 +66,8 @@ def distill(config: DistillationConfig) -> Path:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
     folder, plan = Path(config.output_dir), build_plan(config, run.teacher)
     if config.dry_run:
-        run.accelerator.print(describe_saturation(share_of_data(run.data), config.clip_loss))
+        if isinstance(run.codec, PixelCodec):
+            run.accelerator.print(describe_saturation(share_of_data(run.data), config.clip_loss))
         print_plan(run, plan, list_kinds(run, plan))
         return folder
     settings = run.settings()
@@ -113,12 +115,13 @@ def run_chain(run: Run, plan: list[Stage], record: Record, hub: dict | None) -> 
 
 
 def check_steps(config: DistillationConfig, teacher: Teacher) -> None:
-    """Refuse to start at a number of steps that the teacher was not made for."""
+    """Refuse numbers of steps that the teacher was not made for, and what its family cannot do."""
     trained = teacher.model.num_trained_steps
     if trained is not None and trained != config.start_steps:
         raise InputError(f"--start_steps {config.start_steps} must be {trained}, which the teacher was distilled for")
     if trained is None and config.stochastic_sampler:
         raise InputError("--stochastic_sampler needs a --pretrained_teacher_model that was distilled to --start_steps")
+    teacher.model.family.check_options(config)
     for steps in config.student_steps():
         teacher.model.family.check_steps(teacher.model, steps)
 

@@ -139,6 +139,7 @@ def test_one_step_on_other_betas(tmp_path, schedule):
     [
         ({"start_steps": 32, "end_steps": 16, "stage_factor": 2}, "a student of 16 steps cannot be stored"),
         ({"resolution": 16}, "--resolution 16"),
+        ({"clip_loss": True}, "--clip_loss judges pixels"),
         ({"prediction_type": "v_prediction"}, "--prediction_type v_prediction must be epsilon"),
     ],
 )
@@ -161,6 +162,18 @@ def test_guidance_is_not_folded_in_twice(students, tmp_path):
     config = dit_chain(students[8], tmp_path / "run", start_steps=8, guidance_scale=3.0)
     with pytest.raises(InputError, match="guidance of scale 2 is folded into"):
         distill(config)
+
+
+def test_a_student_has_no_stochastic_sampler(students, tmp_path):
+    options = {"start_steps": 8, "end_steps": 8, "stage_factor": 2, "stochastic_sampler": True}
+    with pytest.raises(InputError, match="--stochastic_sampler"):
+        distill(dit_chain(students[8], tmp_path / "run", **options))
+
+
+def test_epsilon_at_pure_noise_is_refused(tmp_path):
+    teacher = dit_teacher(tmp_path / "dit", rescale_betas_zero_snr=True)
+    with pytest.raises(InputError, match="epsilon on a schedule with zero terminal SNR"):
+        distill(dit_chain(teacher, tmp_path / "run"))
 
 
 def test_other_parts_are_refused_by_the_index(teacher, tmp_path, capsys):
