@@ -1,4 +1,4 @@
-"""The DDIM step in closed form, for each prediction type."""
+"""The DDIM step in closed form: of a scheduler's grid, for each prediction type, and of a batch."""
 
 import math
 from dataclasses import dataclass
@@ -79,3 +79,16 @@ class DDIMStep:
 def combine(weights: tuple[float, float], z: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """The sample and the model output, each with its weight; see [`DDIMStep`]."""
     return output if weights == OUTPUT else torch.add(z * weights[0], output, alpha=weights[1])
+
+
+def take_step(z: torch.Tensor, x: torch.Tensor, angle: torch.Tensor, angle_next: torch.Tensor) -> torch.Tensor:
+    """
+    DDIM of a batch, and the Euler step of any process: z turned from phi to phi_next, keeping x and the noise in z,
+    (sin phi_next / sin phi) z + (sin(phi - phi_next) / sin phi) x. At phi_next = 0 it lands on x.
+
+    Args:
+        z, x (`torch.Tensor` of shape `(batch_size, ...)`): Samples, and the data that they mean.
+        angle, angle_next (`torch.Tensor`): phi and phi_next, to be broadcast against z.
+    """
+    sigma = torch.sin(angle)
+    return (torch.sin(angle_next) / sigma) * z + (torch.sin(angle - angle_next) / sigma) * x

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from .base import NoiseLevel, NoiseProcess, expand_like
+from .solvers import take_step
 
 
 def prediction_weight(angle: float, angle_mid: float, angle_end: float) -> float:
@@ -120,12 +121,10 @@ def teacher_target(predict_x0: Callable[..., torch.Tensor], z: torch.Tensor, row
         `torch.Tensor`: x~ of the shape of `z`. It is never clipped.
     """
     start = expand_like(rows.angles[:, 0], z)
-    sigma = torch.sin(start)
     so_far = target = predict_x0(z, rows.level(0))
     for j in range(1, rows.angles.shape[1]):
         angle = expand_like(rows.angles[:, j], z)
-        # DDIM: z_j = (sigma_j/sigma) z + sin(phi - phi_j)/sigma x.
-        z_j = (torch.sin(angle) / sigma) * z + (torch.sin(start - angle) / sigma) * target
+        z_j = take_step(z, target, start, angle)
         target = torch.lerp(so_far, predict_x0(z_j, rows.level(j)), expand_like(rows.weights[:, j - 1], z))
         if j % 2 or not rows.midpoint:
             so_far = target
