@@ -2,18 +2,24 @@
 
 import inspect
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 
 
-def check_count(name: str, value) -> None:
+Generators = torch.Generator | list[torch.Generator] | None
+Labels = int | str | list[int] | list[str] | np.ndarray | torch.Tensor
+
+
+def check_count(name: str, value: Any) -> None:
     """Raise `ValueError` unless a value is a whole number of at least 1."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, not {value!r}")
 
 
-def as_labels(class_labels) -> torch.Tensor:
+def as_labels(class_labels: Labels) -> torch.Tensor:
     """Class labels as a flat tensor of integers; `ValueError` for anything but whole numbers."""
     try:
         labels = class_labels if torch.is_tensor(class_labels) else torch.as_tensor(np.asarray(class_labels))
@@ -28,7 +34,7 @@ def as_labels(class_labels) -> torch.Tensor:
     return labels.detach().flatten().long()
 
 
-def check_generator(generator, batch_size: int) -> None:
+def check_generator(generator: Generators, batch_size: int) -> None:
     """Raise `ValueError` unless it is a generator, one an image, or none."""
     generators = generator if isinstance(generator, (list, tuple)) else [generator] * batch_size
     is_known = generator is None or all(isinstance(one, torch.Generator) for one in generators)
@@ -39,7 +45,7 @@ def check_generator(generator, batch_size: int) -> None:
         )
 
 
-def check_latents(latents, shape: tuple[int, ...]) -> None:
+def check_latents(latents: torch.Tensor | None, shape: tuple[int, ...]) -> None:
     """Raise `ValueError` unless it is noise of this shape, or none."""
     if latents is None:
         return
@@ -48,7 +54,7 @@ def check_latents(latents, shape: tuple[int, ...]) -> None:
         raise ValueError(f"`latents` must be a floating point tensor of shape {shape}, not {given}")
 
 
-def check_scale(guidance_scale, folded: float | None, has_null_label: bool) -> None:
+def check_scale(guidance_scale: float, folded: float | None, has_null_label: bool) -> None:
     """Raise `ValueError` for guidance that a model cannot give."""
     if not isinstance(guidance_scale, Real) or isinstance(guidance_scale, bool) or guidance_scale != guidance_scale:
         raise ValueError(f"`guidance_scale` must be a number, not {guidance_scale!r}")
@@ -58,7 +64,7 @@ def check_scale(guidance_scale, folded: float | None, has_null_label: bool) -> N
         raise ValueError("this model was trained without a null class: `guidance_scale` must be 1")
 
 
-def check_outputs(output_type, tensor_inputs, known: list[str]) -> None:
+def check_outputs(output_type: str, tensor_inputs: list[str], known: list[str]) -> None:
     """Raise `ValueError` for a type of images that there is not, or for what callbacks cannot be given."""
     if output_type not in ("pil", "np", "pt", "latent"):
         raise ValueError(f"`output_type` must be one of pil, np, pt, latent, not {output_type!r}")
@@ -66,13 +72,8 @@ def check_outputs(output_type, tensor_inputs, known: list[str]) -> None:
         raise ValueError(f"`callback_on_step_end_tensor_inputs` must be a list of {known}, not {tensor_inputs}")
 
 
-def step_options(scheduler, **options) -> dict:
-    """
-    What a scheduler's `step` takes of these options; `None` and 0 are left out where it takes none.
-
-    Raises:
-        `ValueError`: For one that is given and that it does not take, and for two heads, which stock ones do not know.
-    """
+def select_step_options(scheduler: SchedulerMixin, **options: Any) -> dict:
+    """What a scheduler's `step` takes of these options; one that it does not take must be `None` or 0."""
     if scheduler.config.get("prediction_type") == "sample_epsilon" and scheduler.__module__.startswith("diffusers."):
         raise ValueError(
             f"{type(scheduler).__name__} does not know prediction type 'sample_epsilon': set `pipe.scheduler` to"
@@ -88,7 +89,7 @@ def step_options(scheduler, **options) -> dict:
     return {name: value for name, value in options.items() if name in taken}
 
 
-def replaced_latents(returned, latents: torch.Tensor) -> torch.Tensor:
+def replace_latents(returned: dict | None, latents: torch.Tensor) -> torch.Tensor:
     """What a callback's answer leaves as the sample; nothing is replaced by `None` or a dictionary without it."""
     if returned is not None and not isinstance(returned, dict):
         kind = type(returned).__name__

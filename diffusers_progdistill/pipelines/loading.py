@@ -34,12 +34,6 @@ def load_model(source: ModelSource) -> ProgressiveDistillationPipeline:
     """
     A model from a folder or the Hub as it is best used: its weights fit and are finite, a learned variance is dropped,
     and a foreign schedule is sampled without clipping. Nothing that comes with it runs unless it is trusted.
-
-    Args:
-        source ([`ModelSource`]): Which one.
-
-    Raises:
-        [`InputError`]: If there is none, it cannot be trusted, or it is no `UNet2DModel` that denoises pixels.
     """
     return load_pipeline(source, *open_folder(source, check_components))
 
@@ -87,12 +81,7 @@ def check_components(index: dict, what: str) -> None:
 
 
 def load_scheduler(folder: Path, kind: str, what: str) -> ProgressiveDistillationScheduler:
-    """
-    Our scheduler on the schedule of a `scheduler_config.json`, of any release; `kind` is its class.
-
-    Raises:
-        [`InputError`]: If it is none, or not variance preserving.
-    """
+    """Our scheduler on the schedule of a `scheduler_config.json`, of any release; `kind` is its class."""
     if not hasattr(diffusers, str(kind)):
         raise InputError(f"{what} has a {kind}: its scheduler must be one of diffusers, such as DDPMScheduler")
     # diffusers makes what the index names, with the defaults of that class.
@@ -127,12 +116,7 @@ def unclipped(scheduler: ProgressiveDistillationScheduler) -> ProgressiveDistill
 
 
 def read_network_config(source: ModelSource) -> dict:
-    """
-    The config of a `UNet2DModel`: of a `config.json`, of its folder, of a pipeline's folder, or of a name on the Hub.
-
-    Raises:
-        [`InputError`]: If there is none, or it is of another network.
-    """
+    """The config of a `UNet2DModel`: of a file, its folder, a pipeline's folder, or a name on the Hub."""
     what, failures = source.what, []
     for name in ("config.json", "unet/config.json"):
         path = Path(source.name)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import diffusers
 import numpy as np
+import PIL.Image
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
@@ -15,16 +16,8 @@ from huggingface_hub import create_repo
 from ..denoisers.base import Denoiser
 from ..schedulers import ProgressiveDistillationScheduler
 from ..schedulers.scheduling_progressive_distillation import METADATA_KEY
-from .arguments import (
-    as_labels,
-    check_count,
-    check_generator,
-    check_latents,
-    check_outputs,
-    check_scale,
-    replaced_latents,
-    step_options,
-)
+from . import arguments
+from .arguments import Generators, Labels
 from .export import save_pipeline
 
 
@@ -135,21 +128,27 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         return [(ids[n] if n in ids else int(n)) if isinstance(n, str) else n for n in names]
 
     def check_inputs(
-        self, batch_size, class_labels, num_inference_steps, generator, latents, guidance_scale=1.0
+        self,
+        batch_size: int,
+        class_labels: Labels | None,
+        num_inference_steps: int | None,
+        generator: Generators,
+        latents: torch.Tensor | None,
+        guidance_scale: float = 1.0,
     ) -> None:
         """Raise `ValueError` for arguments of `__call__` that do not fit the model or each other."""
-        check_count("batch_size", batch_size)
+        arguments.check_count("batch_size", batch_size)
         if num_inference_steps is not None:
-            check_count("num_inference_steps", num_inference_steps)
+            arguments.check_count("num_inference_steps", num_inference_steps)
         elif self.num_trained_steps is None:
             raise ValueError("this model was not distilled to a number of steps: pass `num_inference_steps`")
-        check_generator(generator, batch_size)
-        check_latents(latents, self.latents_shape(batch_size))
+        arguments.check_generator(generator, batch_size)
+        arguments.check_latents(latents, self.latents_shape(batch_size))
         if self.is_conditional and class_labels is None:
             raise ValueError("this model is class-conditional: pass `class_labels`")
         if class_labels is not None and not self.is_conditional:
             raise ValueError("`class_labels` were passed, but this model has no classes")
-        check_scale(guidance_scale, self.guidance_scale, self.null_label is not None)
+        arguments.check_scale(guidance_scale, self.guidance_scale, self.null_label is not None)
 
     def latents_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Shape of the noise that sampling starts from."""
@@ -167,20 +166,29 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         """Channels, height and width of the images."""
         return self.latents_shape(1)[1:]
 
-    def prepare_latents(self, batch_size, dtype, device, generator, latents=None) -> torch.Tensor:
+    def prepare_latents(
+        self,
+        batch_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: Generators,
+        latents: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Pure noise of the shape of the images, or the caller's, drawn as [`DDIMPipeline`] draws it."""
         if latents is None:
             latents = randn_tensor(self.latents_shape(batch_size), generator=generator, device=device, dtype=dtype)
         return latents.to(device, dtype) * self.scheduler.init_noise_sigma
 
-    def prepare_class_labels(self, class_labels, batch_size, device) -> torch.Tensor | None:
+    def prepare_class_labels(
+        self, class_labels: Labels | None, batch_size: int, device: torch.device
+    ) -> torch.Tensor | None:
         """One label an image as a tensor: one stands for all, a list or tensor must have `batch_size` entries."""
         if class_labels is None:
             return None
         given = class_labels.tolist() if isinstance(class_labels, np.ndarray) else class_labels
         if isinstance(given, str) or isinstance(given, (list, tuple)) and any(isinstance(one, str) for one in given):
             given = self.get_label_ids(given)
-        labels = as_labels(given)
+        labels = arguments.as_labels(given)
         labels = labels.expand(batch_size) if labels.numel() == 1 else labels
         if labels.numel() != batch_size:
             raise ValueError(f"{labels.numel()} `class_labels` were passed for `batch_size={batch_size}`")
@@ -197,9 +205,9 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
     def __call__(
         self,
         batch_size: int = 1,
-        class_labels: int | str | list[int] | list[str] | np.ndarray | torch.Tensor | None = None,
+        class_labels: Labels | None = None,
         num_inference_steps: int | None = None,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,
         latents: torch.Tensor | None = None,
@@ -258,13 +266,13 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         """
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        check_outputs(output_type, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        arguments.check_outputs(output_type, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         self.check_inputs(batch_size, class_labels, num_inference_steps, generator, latents, guidance_scale)
         device, scheduler = self._execution_device, self.scheduler
         labels = self.prepare_class_labels(class_labels, batch_size, device)
         generator = list(generator) if isinstance(generator, tuple) else generator
         clipped = {"use_clipped_model_output": use_clipped_model_output}
-        options = step_options(scheduler, eta=eta, generator=generator, **clipped)
+        options = arguments.select_step_options(scheduler, eta=eta, generator=generator, **clipped)
         scheduler.set_timesteps(num_inference_steps or self.num_trained_steps, device=device)
         latents = self.prepare_latents(batch_size, self.unet.dtype, device, generator, latents)
         self._num_timesteps = len(scheduler.timesteps)
@@ -274,8 +282,8 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
             model_output = self.predict(model_input, timestep, labels, guidance_scale)
             latents = scheduler.step(model_output, timestep, latents, **options, return_dict=False)[0]
             if callback_on_step_end is not None:
-                callback_kwargs = dict.fromkeys(callback_on_step_end_tensor_inputs or (), latents)
-                latents = replaced_latents(callback_on_step_end(self, index, timestep, callback_kwargs), latents)
+                given = dict.fromkeys(callback_on_step_end_tensor_inputs or (), latents)
+                latents = arguments.replace_latents(callback_on_step_end(self, index, timestep, given), latents)
 
         images = self.decode(latents, output_type)
         self.maybe_free_model_hooks()
@@ -285,17 +293,18 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
     def denoiser(self) -> Denoiser:
         """The network and what its inputs and outputs mean."""
         null, config = self.null_label, self.unet.config
+        labels = None if null is None else {"class_labels": torch.tensor([null], device=self.unet.device)}
         return Denoiser(
             self.unet,
             getattr(self.scheduler, "schedule", None),
             self.scheduler.config.get("prediction_type"),
             has_classes=config.num_class_embeds is not None or config.class_embed_type is not None,
-            null_conditioning=None
-            if null is None
-            else {"class_labels": torch.tensor([null], device=self.unet.device)},
+            null_conditioning=labels,
         )
 
-    def predict(self, latents: torch.Tensor, timestep, labels: torch.Tensor | None, guidance_scale: float):
+    def predict(
+        self, latents: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor | None, guidance_scale: float
+    ) -> torch.Tensor:
         """The network's output, guided in one doubled batch where a scale other than 1 asks for it."""
         denoiser, conditioning = self.denoiser, {} if labels is None else {"class_labels": labels}
         time = torch.as_tensor(timestep, device=latents.device).expand(len(latents))
@@ -305,7 +314,7 @@ class ProgressiveDistillationPipeline(DiffusionPipeline):
         # For one z every prediction type is an affine function of x, so that this is Meng et al.'s x exactly.
         return torch.lerp(unconditional, conditional, guidance_scale)
 
-    def decode(self, latents: torch.Tensor, output_type: str):
+    def decode(self, latents: torch.Tensor, output_type: str) -> list[PIL.Image.Image] | np.ndarray | torch.Tensor:
         """The finished images of the asked type from samples in [-1, 1]: the only place where anything is clamped."""
         return VaeImageProcessor().postprocess(latents, output_type)
 

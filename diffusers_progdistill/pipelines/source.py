@@ -66,15 +66,8 @@ class AnyPipeline(DiffusionPipeline):
 
 def open_folder(source: ModelSource, check_index: Callable[[dict, str], None]) -> tuple[Path, dict]:
     """
-    The local folder of a pipeline and its index. One on the Hub is downloaded, but refused before if its index says
-    enough.
-
-    Args:
-        source ([`ModelSource`]): Which one.
-        check_index (`Callable`): `check_index(index, what)` raises [`InputError`] for pipelines that cannot be used.
-
-    Raises:
-        [`InputError`]: If there is none, it cannot be trusted, or `check_index` refuses it.
+    The local folder of a pipeline and its index, which `check_index(index, what)` may refuse. One on the Hub is
+    downloaded after that.
     """
     folder, what = Path(source.name), source.what
     if folder.is_file():

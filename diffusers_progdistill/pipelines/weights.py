@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import re
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 
 import torch
@@ -28,11 +29,8 @@ WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 def load_network(kind: type[ModelMixin], folder: Path, source: ModelSource, old_name: str | None = None) -> ModelMixin:
     """
     The network of a class in a folder, in single precision, frozen in nothing and in evaluation mode. Its weights are
-    safetensors or `.bin`, whole or in shards, of the variant that `source` names. Earlier
-    releases of diffusers may have called the class `old_name`.
-
-    Raises:
-        [`InputError`]: If there are none, they do not fit the config, or are not finite.
+    safetensors or `.bin`, whole or in shards, of the variant that `source` names. Earlier releases of diffusers may
+    have called the class `old_name`.
     """
     what = source.what
     config = read_json(folder / "config.json", what)
@@ -67,7 +65,7 @@ def build_from_config(kind: type[ConfigMixin], config: dict, what: str) -> Confi
 
 
 @contextlib.contextmanager
-def quiet_diffusers():
+def quiet_diffusers() -> Iterator[None]:
     """What it says of old names and unknown keys is of no use to who only reads a model."""
     verbosity = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
@@ -169,12 +167,11 @@ def check_fit(state: dict[str, torch.Tensor], network: ModelMixin, what: str) ->
         raise InputError(f"{what} has weights that do not fit its config: {'; '.join(problems)}")
 
 
-def listed(names, shown: int = 3) -> str:
+def listed(names: Iterable[str]) -> str:
     """The first few names, and how many there are beside them."""
     names = list(names)
-    first, rest = names[:shown], names[shown:]
-    return ", ".join(first) + (f" and {len(rest)} more" if rest else "")
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _are(names) -> str:
+def _are(names: Sized) -> str:
     return "is" if len(names) == 1 else "are"

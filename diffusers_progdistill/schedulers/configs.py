@@ -1,6 +1,7 @@
 """The configs of other scheduler classes: what they leave out, and which of them have no betas."""
 
 import inspect
+from collections.abc import Sequence
 
 import diffusers
 import numpy as np
@@ -22,9 +23,6 @@ def translate_config(config: dict, ours: type) -> dict:
     """
     Any scheduler's config in the words of our class: what the class that wrote it leaves out is filled in with that
     class's defaults, and keys of older releases are put into those of today.
-
-    Raises:
-        `ValueError`: If it is no variance preserving schedule, or contradicts itself.
     """
     name = config.get("_class_name")
     source = getattr(diffusers, name, None) if isinstance(name, str) else None
@@ -53,12 +51,7 @@ def check_variance_preserving(config: dict, parameters: dict) -> None:
 
 
 def read_prediction_type(config: dict) -> str | None:
-    """
-    The prediction type of a config, if it says one; in 2022 `predict_epsilon` said it.
-
-    Raises:
-        `ValueError`: If both are there and contradict each other.
-    """
+    """The prediction type of a config, if it says one; in 2022 `predict_epsilon` said it."""
     # What a live scheduler fills in from its defaults says nothing.
     is_default = "prediction_type" in (config.get("_use_default_values") or ())
     given, old = config.get("prediction_type"), config.get("predict_epsilon")
@@ -76,14 +69,13 @@ def read_prediction_type(config: dict) -> str | None:
 
 
 def resolve_betas(
-    trained_betas, beta_schedule: str, num_train_timesteps: int, beta_start: float, beta_end: float
+    trained_betas: Sequence[float] | None,
+    beta_schedule: str,
+    num_train_timesteps: int,
+    beta_start: float,
+    beta_end: float,
 ) -> list[float]:
-    """
-    The table of betas that a scheduler's arguments stand for.
-
-    Raises:
-        `ValueError`: For a schedule that is not known, or a table that is none.
-    """
+    """The table of betas that a scheduler's arguments stand for."""
     what = "`trained_betas`"
     if trained_betas is not None:
         betas = np.asarray(trained_betas, dtype=np.float64).tolist()

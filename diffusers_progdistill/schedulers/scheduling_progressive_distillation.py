@@ -1,4 +1,5 @@
 import math
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -119,7 +120,9 @@ class ProgressiveDistillationScheduler(DDIMScheduler):
         return self.config.get(METADATA_KEY) or {}
 
     @classmethod
-    def from_config(cls, config=None, return_unused_kwargs=False, **kwargs):
+    def from_config(
+        cls, config: dict | None = None, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Self | tuple[Self, dict]:
         """
         Make this scheduler from the config of any compatible one, with its schedule, whatever keys it left at its own
         defaults. The grid is always this class's own (`timestep_spacing="trailing"`).
@@ -139,12 +142,12 @@ class ProgressiveDistillationScheduler(DDIMScheduler):
     @property
     def num_trained_steps(self) -> int | None:
         """The number of sampling steps N the model was distilled for; `None` for a teacher, which has none."""
-        return (self.config.get(METADATA_KEY) or {}).get("num_inference_steps")
+        return self.metadata.get("num_inference_steps")
 
     @property
     def has_stochastic_sampler(self) -> bool:
         """Whether the model was distilled for Meng et al.'s sampler with fresh noise, which `step` then is."""
-        return bool((self.config.get(METADATA_KEY) or {}).get("stochastic_sampler"))
+        return bool(self.metadata.get("stochastic_sampler"))
 
     def set_timesteps(
         self,
@@ -292,33 +295,26 @@ class ProgressiveDistillationScheduler(DDIMScheduler):
         clips = self.config.clip_sample or self.config.thresholding
         if eta > 0 or clips or step.noise > 0:
             epsilon = combine(step.epsilon, sample, model_output)
-            if clips:
-                x = self._clip(x)
+            if self.config.thresholding:
+                x = self._threshold_sample(x)
+            elif clips:
+                x = x.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
             if use_clipped_model_output:
                 epsilon = from_sample(x, sample, step.alpha, step.sigma, "epsilon")
             std = step.noise_std(eta)
             prev = step.recombine(x, epsilon, std)
             if std > 0:
-                prev = prev + std * self._draw_noise(sample, generator, variance_noise)
+                if variance_noise is None:
+                    like = {"device": sample.device, "dtype": sample.dtype}
+                    variance_noise = randn_tensor(sample.shape, generator=generator, **like)
+                elif generator is not None:
+                    raise ValueError("pass only one of `generator` and `variance_noise`")
+                prev = prev + std * variance_noise
         else:
             prev = combine(step.prev, sample, model_output)
         if not return_dict:
             return prev, x
         return DDIMSchedulerOutput(prev_sample=prev, pred_original_sample=x)
-
-    def _clip(self, x: torch.Tensor) -> torch.Tensor:
-        """The clean image clipped as the config asks."""
-        if self.config.thresholding:
-            return self._threshold_sample(x)
-        return x.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
-
-    def _draw_noise(self, sample: torch.Tensor, generator, variance_noise: torch.Tensor | None) -> torch.Tensor:
-        """The fresh noise of a step: the caller's, or drawn for the sample."""
-        if variance_noise is None:
-            return randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
-        if generator is not None:
-            raise ValueError("pass only one of `generator` and `variance_noise`")
-        return variance_noise
 
     def _angles(self, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         angles = self.schedule.angles(torch.as_tensor(timesteps, device=like.device)).flatten()

@@ -21,9 +21,6 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 # accelerate has no public way to set these aside and take them up again; the caller's own `Accelerator` lives there.
 STATES = (AcceleratorState, PartialState, GradientState)
-# What accelerate sets for the process that it runs in.
-PREFIXES = ("ACCELERATE_", "FSDP_", "MASTER_", "XLA_")
-NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @atexit.register
@@ -31,18 +28,6 @@ def leave_process_group() -> None:
     """Part from the other processes at the very end: runs in turn share one group, whose addresses serve only once."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def read_variables() -> dict[str, str]:
-    """The variables of the environment that accelerate may set."""
-    return {k: v for k, v in os.environ.items() if k.startswith(PREFIXES) or k in NAMES}
-
-
-def restore_variables(before: dict[str, str]) -> None:
-    """Set those variables as they were."""
-    for name in read_variables().keys() - before.keys():
-        del os.environ[name]
-    os.environ.update(before)
 
 
 def restore_bars(hub: bool, of_datasets: bool) -> None:
@@ -60,7 +45,6 @@ def restore_settings_after(stack: contextlib.ExitStack) -> None:
     """Have what the process is set to by now restored at the end."""
     logger, messages = logging.getLogger("diffusers_progdistill"), diffusers.utils.logging
     datasets = sys.modules.get("datasets")
-    stack.callback(restore_variables, read_variables())
     stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
     stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
     stack.callback(random.setstate, random.getstate())
@@ -82,10 +66,11 @@ def isolated() -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         restore_settings_after(stack)
-        for state in STATES:
+        for table in (os.environ, *(state._shared_state for state in STATES)):
             # What comes last is called first.
-            stack.callback(state._shared_state.update, dict(state._shared_state))
-            stack.callback(state._shared_state.clear)
+            stack.callback(table.update, dict(table))
+            stack.callback(table.clear)
+        for state in STATES:
             state._shared_state.clear()
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             yield

@@ -7,13 +7,12 @@ import torch
 from diffusers.optimization import get_scheduler
 
 from ..seeds import derive_seed
-from .average import WeightAverage
 from .checkpointing import Checkpoints
 from .config import TrainingConfig
 from .examples import ExampleStream
 from .health import Health
 from .monitor import Monitor
-from .optimizer import GuardedStep, clip_gradient, make_optimizer, read_scale
+from .optimizer import GuardedStep, WeightAverage, clip_gradient, make_optimizer, read_scale
 from .run import Run
 from .sharding import gather_network, prepare
 from .signals import StopCheck, StopRequest

@@ -1,10 +1,11 @@
 """
-The optimizers of a stage and their step, which is skipped on the device where an update is not finite; and fp16's loss
-scale: kept from stage to stage, and its search told from divergence.
+The optimizers of a stage and their step, which is skipped on the device where an update is not finite; the average of
+the weights; and fp16's loss scale: kept from stage to stage, and its search told from divergence.
 """
 
 import torch
 from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
 
 from .config import TrainingConfig
 from .sharding import take_local, take_whole
@@ -62,6 +63,20 @@ class GuardedStep:
             self.scaler.step(optimizer)
             optimizer.zero_grad()
         self.scaler.update(None if self.is_scaled else 1.0)
+
+
+class WeightAverage(EMAModel):
+    """
+    diffusers' average with its warm-up. Its own two operations round otherwise than this one, while it warms up; like
+    them it is one of torch's operations on lists. Of sharded parameters each process averages what it holds.
+    """
+
+    @torch.no_grad()
+    def step(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.optimization_step += 1
+        self.cur_decay_value = self.get_decay(self.optimization_step)
+        averages, current = ([take_local(tensor) for tensor in some] for some in (self.shadow_params, parameters))
+        torch._foreach_lerp_(averages, current, 1 - self.cur_decay_value)
 
 
 def read_scale(accelerator: Accelerator) -> dict | None:

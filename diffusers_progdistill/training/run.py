@@ -112,17 +112,6 @@ def open_run(config: ConversionConfig) -> Run:
     return Run(config, accelerator, data, batch, teacher, teacher.model.codec)
 
 
-def find_conversion_reasons(config: ConversionConfig, teacher: Model) -> list[str]:
-    """Why the teacher cannot be distilled as it is."""
-    reasons = teacher.family.find_conversion_reasons(teacher, config.prediction_type, config.guidance_scale)
-    if reasons and teacher.num_trained_steps is not None:
-        raise InputError(
-            f"{TEACHER_FLAG} was distilled for {teacher.num_trained_steps} steps and knows no other times, so it"
-            f" cannot be converted, but {reasons[0]}: give the model that it was distilled from"
-        )
-    return reasons
-
-
 def fit_to_data(config: ConversionConfig, model: Model, data: ImageData) -> Teacher:
     """The teacher, with its labels and its guidance checked; the data's labels become its own."""
     metadata = fit_labels(config, model, data)
@@ -139,7 +128,12 @@ def fit_to_data(config: ConversionConfig, model: Model, data: ImageData) -> Teac
                 " (`train-teacher --label_dropout 0.1`); it must be 1"
             )
         metadata["guidance_scale"] = config.guidance_scale
-    reasons = find_conversion_reasons(config, model)
+    reasons = model.family.find_conversion_reasons(model, config.prediction_type, config.guidance_scale)
+    if reasons and model.num_trained_steps is not None:
+        raise InputError(
+            f"{TEACHER_FLAG} was distilled for {model.num_trained_steps} steps and knows no other times, so it cannot"
+            f" be converted, but {reasons[0]}: give the model that it was distilled from"
+        )
     if metadata and data.known_labels != model.pipeline.known_labels:
         # It draws the classes of the data alone, as its students will, and not the null class.
         known = {k: metadata[k] for k in ("null_label", "num_classes") if k in metadata}

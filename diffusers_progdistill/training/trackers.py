@@ -57,7 +57,7 @@ def list_trackers(report_to: str | Iterable[str], token: str | None = None) -> l
 def start_trackers(accelerator: "Accelerator", settings: dict) -> None:
     """Start the trackers of a run and give them its settings; one that does not start is refused."""
     try:
-        accelerator.init_trackers("progdistill", config=flatten_settings(settings))
+        accelerator.init_trackers("progdistill", config=simplify_settings(settings))
     except Exception as error:  # services raise many kinds
         names = ",".join(map(str, accelerator.log_with))
         raise InputError(
@@ -75,22 +75,15 @@ def finish_trackers(accelerator: "Accelerator") -> None:
     accelerator.trackers = []
 
 
-def flatten_settings(settings: dict, prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Settings as the simple types that trackers take, nested ones under dotted names; no tokens."""
-    plain = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if "token" in name.lower():
-            continue
-        if isinstance(value, dict):
-            plain |= flatten_settings(value, f"{name}.")
-        elif isinstance(value, (list, tuple, set)):
-            plain[name] = ", ".join(map(str, value))
-        elif type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
-            plain[name] = value
-        else:
-            plain[name] = str(value)
-    return plain
+def simplify_settings(settings: dict) -> dict[str, str | int | float | bool]:
+    """Settings as the simple types that trackers take; no tokens."""
+    plain = {name: value for name, value in settings.items() if "token" not in name.lower()}
+    return {name: value if is_plain(value) else str(value) for name, value in plain.items()}
+
+
+def is_plain(value: object) -> bool:
+    """Whether every tracker takes such a value."""
+    return type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
 
 
 def select_numbers(values: dict) -> dict[str, int | float]:

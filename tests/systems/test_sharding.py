@@ -13,11 +13,10 @@ from helpers.networks import tiny_unet
 from helpers.systems import chain_config, chain_words, read_record
 from safetensors.torch import load_file
 
-from diffusers_progdistill.training.average import WeightAverage
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.checkpointing import Checkpoints
 from diffusers_progdistill.training.config import DistillationConfig
-from diffusers_progdistill.training.optimizer import make_optimizer
+from diffusers_progdistill.training.optimizer import WeightAverage, make_optimizer
 
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "sharded_run.py"
