@@ -7,7 +7,14 @@ from diffusers import AutoencoderKL
 
 
 class Codec(abc.ABC):
-    """Makes data of images, and images of data."""
+    """
+    Makes data of images, and images of data.
+
+    Attributes:
+        is_bounded (`bool`): Whether the data of an image lie in [-1, 1], as pixels do and latents do not.
+    """
+
+    is_bounded = False
 
     @abc.abstractmethod
     def data_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
@@ -29,6 +36,8 @@ class Codec(abc.ABC):
 
 class PixelCodec(Codec):
     """Pixels are the data, in [-1, 1]."""
+
+    is_bounded = True
 
     def data_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
         return image_shape

@@ -8,7 +8,6 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..data.findings import REPLACED
-from ..denoisers.codec import PixelCodec
 from ..errors import InputError, PublishError
 from ..families import Model, open_model
 from ..hub.folder import Publication, publish_folder, write_card
@@ -66,7 +65,7 @@ def distill(config: DistillationConfig) -> Path:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
     folder, plan = Path(config.output_dir), build_plan(config, run.teacher)
     if config.dry_run:
-        if isinstance(run.codec, PixelCodec):
+        if run.codec.is_bounded:
             run.accelerator.print(describe_saturation(share_of_data(run.data), config.clip_loss))
         print_plan(run, plan, list_kinds(run, plan))
         return folder

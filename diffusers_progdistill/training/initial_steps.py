@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ..evaluation.sampling import draw_noise, generate_shared
 from ..families import Model
 from ..processes.base import NoiseLevel
-from ..processes.solvers import DDIMStep
+from ..processes.solvers import take_step
 from ..processes.targets import TargetGrid, teacher_target
 from ..record import read_begun
 from .recipes import doubled, paper_start
@@ -145,8 +145,7 @@ def sample_chunk(teacher: Model, grid: TargetGrid, first: int, bar: tqdm) -> tor
         rows = grid.at(torch.full_like(numbers, i - 1))
         target = teacher_target(lambda z, level: teacher.denoiser.predict_x0(z, level, conditioning), z, rows)
         if i > 1:
-            ends = (process.level(i / landings)[0], process.level((i - 1) / landings)[0])
-            step = DDIMStep.create(*ends, "sample")
-            z = step.prev[0] * z + step.prev[1] * target
+            ends = (torch.tensor(process.level(k / landings)[0], device=device) for k in (i, i - 1))
+            z = take_step(z, target, *ends)
         bar.update(2)
-    return target.clamp(-1, 1)
+    return target.clamp(-1, 1) if teacher.codec.is_bounded else target
