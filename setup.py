@@ -16,7 +16,7 @@ TEST = sorted({*DEMO, *EVAL, "hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=
 setup(
     name="diffusers-progdistill",
     version=VERSION,
-    description="Progressive distillation for diffusers: few-step students of any UNet2DModel teacher",
+    description="Progressive distillation for diffusers: few-step students of many-step pipelines",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -1,4 +1,4 @@
-"""Progressive distillation (Salimans & Ho, 2022) for diffusers: few-step students of any `UNet2DModel` teacher."""
+"""Progressive distillation (Salimans & Ho, 2022) for diffusers: few-step students of many-step pipelines."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""FD ratios of an converted teacher and of its 4-step student against the teacher itself, from the same noise.
+"""FD ratios of a converted teacher and of its 4-step student against the teacher itself, from the same noise.
 
 python benchmarks/quality/stock_teacher.py stock-digits
 python benchmarks/quality/conversion_ratios.py stock-digits stock-chain

@@ -1,4 +1,4 @@
-"""What an converted student should start from, and where an epsilon teacher should hand over to the data.
+"""What a converted student should start from, and where an epsilon teacher should hand over to the data.
 
 python benchmarks/quality/stock_teacher.py stock-digits
 python benchmarks/quality/conversion_variants.py stock-digits

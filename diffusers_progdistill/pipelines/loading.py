@@ -33,7 +33,7 @@ PIXEL_PIPELINES = {
 def load_model(source: ModelSource) -> ProgressiveDistillationPipeline:
     """
     A model from a folder or the Hub as it is best used: its weights fit and are finite, a learned variance is dropped,
-    and a foreign schedule is sampled without clipping. Nothing that comes with it runs unless it is trusted.
+    and any schedule but ours is sampled without clipping. Nothing that comes with it runs unless it is trusted.
     """
     return load_pipeline(source, *open_folder(source, check_components))
 
@@ -107,7 +107,7 @@ def _load_code(source: ModelSource, folder: Path, parts: dict) -> dict:
 
 def unclipped(scheduler: ProgressiveDistillationScheduler) -> ProgressiveDistillationScheduler:
     """
-    A foreign schedule as the teacher is best sampled on it. Stock configs ask to clip x in every step, which makes
+    Any schedule but ours as the teacher is best sampled on it. Stock configs ask to clip x in every step, which makes
     many steps worse than few, and would flatter the students.
     """
     if scheduler.schedule.is_canonical:

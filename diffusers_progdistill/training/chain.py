@@ -70,7 +70,7 @@ def distill(config: DistillationConfig) -> Path:
         print_plan(run, plan, list_kinds(run, plan))
         return folder
     settings = run.settings()
-    # A teacher that `train-teacher` made may lie there, unless an converted one is to.
+    # A teacher that `train-teacher` made may lie there, unless a converted one is to.
     own_names = () if run.teacher.reasons else (CONVERSION_STAGE,)
     record = Record(folder, settings, own_names)
     check_resume(config, record)

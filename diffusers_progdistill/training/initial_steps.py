@@ -54,7 +54,7 @@ def steps_to_start(run: Run) -> int:
     elif config.start_steps is None and config.recipe == "paper":
         return paper_start(config)
     elif teacher.reasons:
-        # What it does on its own schedule says little of what is halved.
+        # What it does on its own schedule says little of what is distilled.
         steps, why = doubled(config.end_steps, MOST_STEPS[solver]), ": the teacher is converted first"
     elif config.dry_run and (seconds := seconds_to_find(run, solver)) > DRY_RUN_SECONDS:
         steps = doubled(config.end_steps, MOST_STEPS[solver])

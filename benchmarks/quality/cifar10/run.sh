@@ -1,5 +1,5 @@
 #!/bin/bash
-# Teacher, chain, rival and samplers on CIFAR-10, as on Fashion-MNIST, in the current folder, on one GPU of 16 GB or more:
+# Teacher, chain, baseline and samplers on CIFAR-10, as on Fashion-MNIST, in the current folder, on one GPU of 16 GB or more:
 #
 #   bash benchmarks/quality/cifar10/run.sh cifar10.parquet [SCALE]
 #
@@ -16,15 +16,15 @@ features="$images --class_column label --feature_extractor classifier,efflite0 -
 teacher="--pretrained_teacher_model cifar10-teacher"
 
 progdistill train-teacher $config --model_config_name_or_path "$here/unet.json" --max_train_steps "$(updates 4200)"
-rival="$here/../consistency_student.py"
-# A GPU has room beside the chain for the teacher's images, which take as long as a stage, and for the rival: as many
+baseline="$here/../consistency_student.py"
+# A GPU has room beside the chain for the teacher's images, which take as long as a stage, and for the baseline: as many
 # forward passes as the chain to 4 steps.
 {
     progdistill evaluate cifar10-teacher $teacher $features --num_images "$count" --steps 256
-    python "$rival" train $config --output_dir cifar10-consistency --forward_passes $((11 * $(updates 573)))
+    python "$baseline" train $config --output_dir cifar10-consistency --forward_passes $((11 * $(updates 573)))
 } > beside.log 2>&1 &
 progdistill distill $config --updates_per_stage "$(updates 573)"
-# On from 4 steps to 2 and 1, one halving at a time.
+# On from 4 steps to 2 and 1, one stage at a time.
 progdistill distill $config --pretrained_teacher_model cifar10-students/steps-4 --output_dir cifar10-students-few \
     --start_steps 4 --end_steps 1 --stage_factor 2 --updates_per_stage "$(updates 286)"
 wait $!
@@ -33,7 +33,7 @@ models="cifar10-students/steps-8 cifar10-students/steps-4 cifar10-students-few/s
 models="$models cifar10-teacher"
 progdistill evaluate $models $teacher $features --num_images "$count" --steps 1,2,4,8 \
     --samplers progdistill,ddpm,dpmsolver++,unipc
-python "$rival" measure cifar10-consistency $config --class_column label --num_images "$count" --seeds 0 --steps 1,2,4,8 \
+python "$baseline" measure cifar10-consistency $config --class_column label --num_images "$count" --seeds 0 --steps 1,2,4,8 \
     --feature_extractor classifier,efflite0 --evaluation cifar10-figures
 # The range of the ratios.
 progdistill evaluate $models $teacher $features --seeds 0,1,2,3,4 --steps 256 \
