@@ -14,7 +14,7 @@ from test_architecture import LAYERS, PACKAGE
 
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.objectives.stage import Stage
-from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.pipelines.export import attach_metadata
 from diffusers_progdistill.training.loop import StageTrainer
 from diffusers_progdistill.training.monitor import Monitor
 
@@ -28,9 +28,9 @@ SNIPPETS = [(page.name, k, code) for page in PAGES for k, code in enumerate(SNIP
 
 @pytest.mark.parametrize("page, number, code", SNIPPETS)
 def test_snippet_runs(page, number, code, tmp_path, monkeypatch, teacher_folder):
-    scheduler = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
+    scheduler = attach_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
     save_pipeline(tiny_unet(), scheduler, tmp_path / "demo-digits" / "steps-4")
-    scheduler = with_metadata(scheduler, num_classes=2, class_names=["cat", "dog"])
+    scheduler = attach_metadata(scheduler, num_classes=2, class_names=["cat", "dog"])
     save_pipeline(tiny_unet(num_class_embeds=2), scheduler, tmp_path / "my-pets" / "steps-4")
     shutil.copytree(teacher_folder, tmp_path / "demo-digits" / "teacher")
     monkeypatch.chdir(tmp_path)

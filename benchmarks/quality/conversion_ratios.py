@@ -17,7 +17,7 @@ from diffusers_progdistill.commands.demo import chain_config
 from diffusers_progdistill.data import load_data
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate
-from diffusers_progdistill.pipelines.loading import unclipped
+from diffusers_progdistill.pipelines.loading import unclip
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training.chain import distill
 from diffusers_progdistill.training.config import DistillationConfig
@@ -56,7 +56,7 @@ class Distances:
 def load_teacher(folder: str) -> ProgressiveDistillationPipeline:
     """The teacher with its best sampler: DDIM on its own schedule, unclipped."""
     pipeline = ProgressiveDistillationPipeline.from_pretrained(folder)
-    return ProgressiveDistillationPipeline(pipeline.unet, unclipped(pipeline.scheduler))
+    return ProgressiveDistillationPipeline(pipeline.unet, unclip(pipeline.scheduler))
 
 
 def show(name: str, values: list[float], goal: str = ""):

@@ -19,7 +19,7 @@ from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.diffusion import conversion
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import generate
-from diffusers_progdistill.pipelines.loading import unclipped
+from diffusers_progdistill.pipelines.loading import unclip
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.processes.betas import add_noise, cosine_angle, log_snr, time_to_timestep
 from diffusers_progdistill.processes.prediction import to_sample
@@ -61,7 +61,7 @@ def main():
     metric = ImageMetrics(load_digits())
     data = load_digits()
     teacher = ProgressiveDistillationPipeline.from_pretrained(options.teacher)
-    teacher = ProgressiveDistillationPipeline(teacher.unet, unclipped(teacher.scheduler))
+    teacher = ProgressiveDistillationPipeline(teacher.unet, unclip(teacher.scheduler))
     row = [metric.distance(generate(teacher, options.num_images, 64, seed)) for seed in (1, 2)]
     print("teacher", " ".join(f"{v:.2f}" for v in row), flush=True)
     make_converted_network = network.make_converted_network

@@ -10,7 +10,7 @@ from diffusers import SchedulerMixin
 
 from ..denoisers.base import Denoiser
 from ..denoisers.codec import Codec
-from ..pipelines.export import with_metadata
+from ..pipelines.export import attach_metadata
 from ..pipelines.source import ModelSource
 
 
@@ -123,11 +123,11 @@ class Family(abc.ABC):
 
     def build_scheduler(self, teacher: Model, **metadata) -> SchedulerMixin:
         """What is stored beside a student of a teacher, with `metadata` (JSON values) under `_progdistill`."""
-        return with_metadata(teacher.scheduler, **metadata)
+        return attach_metadata(teacher.scheduler, **metadata)
 
     def add_metadata(self, model: Model, **metadata) -> Model:
         """The same model with more metadata beside its schedule."""
-        return self.build_model(model.network, with_metadata(model.scheduler, **metadata), model)
+        return self.build_model(model.network, attach_metadata(model.scheduler, **metadata), model)
 
     @abc.abstractmethod
     def save_student(self, student: Model, folder: Path):

@@ -12,9 +12,9 @@ from diffusers import AutoencoderKL, DiTTransformer2DModel, SchedulerMixin
 from ..denoisers.base import Conditioning, Denoiser
 from ..denoisers.codec import LatentCodec
 from ..errors import InputError
-from ..pipelines.export import replace_component, with_metadata
+from ..pipelines.export import attach_metadata, replace_component
 from ..pipelines.latent_sampler import LatentSampler
-from ..pipelines.loading import load_scheduler, unclipped
+from ..pipelines.loading import load_scheduler, unclip
 from ..pipelines.source import ModelSource, find_place
 from ..pipelines.weights import load_network
 from .base import Family, Model
@@ -54,7 +54,7 @@ class DiTFamily(Family):
         transformer = load_network(DiTTransformer2DModel, find_place(folder, "transformer"), source, OLD_NAME)
         vae = load_network(AutoencoderKL, find_place(folder, "vae"), source)
         place = find_place(folder, "scheduler", "scheduler_config.json")
-        scheduler = unclipped(load_scheduler(place, index["scheduler"][1], source.what))
+        scheduler = unclip(load_scheduler(place, index["scheduler"][1], source.what))
         names = {int(label): name for label, name in (index.get("id2label") or {}).items()}
         return self.wrap(transformer, vae, scheduler, names, folder)
 
@@ -73,7 +73,7 @@ class DiTFamily(Family):
             defaults["class_names"] = [class_names.get(k, str(k)) for k in range(null)]
         missing = {k: v for k, v in defaults.items() if k not in scheduler.metadata}
         codec = LatentCodec(vae)
-        sampler = LatentSampler(transformer, vae, with_metadata(scheduler, **missing), denoiser)
+        sampler = LatentSampler(transformer, vae, attach_metadata(scheduler, **missing), denoiser)
         return Model(self, sampler, denoiser, codec, folder)
 
     def read_image_size(self, model: Model) -> tuple[int, object]:

@@ -31,7 +31,7 @@ def is_stock_sampleable(unet: UNet2DModel, scheduler: ProgressiveDistillationSch
     )
 
 
-def with_metadata(scheduler: ProgressiveDistillationScheduler, **metadata) -> ProgressiveDistillationScheduler:
+def attach_metadata(scheduler: ProgressiveDistillationScheduler, **metadata) -> ProgressiveDistillationScheduler:
     """
     A copy of the scheduler whose config carries `metadata` (JSON values), besides what it carries already, under a
     key that stock diffusers keeps and ignores.

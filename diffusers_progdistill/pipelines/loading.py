@@ -1,4 +1,4 @@
-"""The one door for models that denoise pixels: whatever a command is given comes in through [`load_model`]."""
+"""Models that denoise pixels, read from a folder that was checked."""
 
 import logging
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..schedulers import ProgressiveDistillationScheduler
 from ..schedulers.configs import check_values, translate_config
 from ..trust import find_code, read_json
 from .pipeline_progressive_distillation import ProgressiveDistillationPipeline
-from .source import ModelSource, find_place, open_folder
+from .source import ModelSource, find_place
 from .weights import build_from_config, listed, load_network
 
 
@@ -30,16 +30,11 @@ PIXEL_PIPELINES = {
 }
 
 
-def load_model(source: ModelSource) -> ProgressiveDistillationPipeline:
-    """
-    A model from a folder or the Hub as it is best used: its weights fit and are finite, a learned variance is dropped,
-    and any schedule but ours is sampled without clipping. Nothing that comes with it runs unless it is trusted.
-    """
-    return load_pipeline(source, *open_folder(source, check_components))
-
-
 def load_pipeline(source: ModelSource, folder: Path, index: dict) -> ProgressiveDistillationPipeline:
-    """[`load_model`] from a folder that was checked, whose `model_index.json` is `index`."""
+    """
+    The model in a folder that was checked, whose `model_index.json` is `index`, as it is best used: its weights fit
+    and are finite, a learned variance is dropped, and any schedule but ours is sampled without clipping.
+    """
     parts = {}
     if index["unet"][0] == "diffusers":
         parts["unet"] = load_network(UNet2DModel, find_place(folder, "unet"), source)
@@ -53,7 +48,7 @@ def load_pipeline(source: ModelSource, folder: Path, index: dict) -> Progressive
             kind = ".".join(map(str, index[name]))
             raise InputError(f"{source.what} has a {name} of {kind}: it must be one of diffusers")
     unet = accept_network(parts["unet"], source.what, parts["scheduler"].config.prediction_type)
-    return ProgressiveDistillationPipeline(unet, unclipped(parts["scheduler"]))
+    return ProgressiveDistillationPipeline(unet, unclip(parts["scheduler"]))
 
 
 def check_components(index: dict, what: str) -> None:
@@ -105,7 +100,7 @@ def _load_code(source: ModelSource, folder: Path, parts: dict) -> dict:
     return {"unet": pipeline.unet, "scheduler": scheduler}
 
 
-def unclipped(scheduler: ProgressiveDistillationScheduler) -> ProgressiveDistillationScheduler:
+def unclip(scheduler: ProgressiveDistillationScheduler) -> ProgressiveDistillationScheduler:
     """
     Any schedule but ours as the teacher is best sampled on it. Stock configs ask to clip x in every step, which makes
     many steps worse than few, and would flatter the students.

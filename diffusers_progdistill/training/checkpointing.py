@@ -121,17 +121,14 @@ class Checkpoints:
         (folder / STATE_NAME).write_text(json.dumps(state), encoding="utf-8")
         write_manifest(folder)
 
-    def _weights(self) -> dict[str, dict[str, torch.Tensor]]:
-        """The tensors of the networks' and averages' files, those of sharded parameters as they are held here."""
-        weights = {f"{name}.safetensors": module.state_dict() for name, module in self.modules.items()}
-        for name, average in self.averages.items():
-            weights[f"{name}.average.safetensors"] = {str(k): v for k, v in enumerate(average.shadow_params)}
-        return weights
-
     def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
-        """The tensors of all files."""
-        moments = {f"{name}.optimizer.safetensors": read_moments(value) for name, value in self.optimizers.items()}
-        return {**self._weights(), **moments}
+        """The tensors of all files, those of sharded parameters as they are held here."""
+        tensors = {f"{name}.safetensors": module.state_dict() for name, module in self.modules.items()}
+        for name, average in self.averages.items():
+            tensors[f"{name}.average.safetensors"] = {str(k): v for k, v in enumerate(average.shadow_params)}
+        for name, optimizer in self.optimizers.items():
+            tensors[f"{name}.optimizer.safetensors"] = read_moments(optimizer)
+        return tensors
 
     def clear(self) -> None:
         """Delete the checkpoints of this stage, when its student is complete on disk."""
@@ -193,13 +190,14 @@ class Checkpoints:
 
     @torch.no_grad()
     def _restore(self, state: dict, tensors: dict[str, dict[str, torch.Tensor]]) -> None:
-        for name, weights in self._weights().items():
-            for key, own in weights.items():
-                own.copy_(place(tensors[name][key], own))
         for name, average in self.averages.items():
             average.optimization_step = state["averaged"][name]
         for name, optimizer in self.optimizers.items():
-            restore_moments(optimizer, state["groups"][name], tensors[f"{name}.optimizer.safetensors"])
+            restore_moments(optimizer, state["groups"][name], tensors.pop(f"{name}.optimizer.safetensors"))
+        own = self._tensors()
+        for name, weights in tensors.items():
+            for key, value in weights.items():
+                own[name][key].copy_(place(value, own[name][key]))
         restore_scale(self.accelerator, state["loss_scale"])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..families.unet2d import make_converted_student
 from ..objectives.conversion import ConversionObjective
-from ..pipelines.export import with_metadata
+from ..pipelines.export import attach_metadata
 from ..schedulers import ProgressiveDistillationScheduler
 from .config import TEACHER_FLAG, ConversionConfig
 from .isolation import isolated
@@ -55,7 +55,7 @@ def build_conversion(run: Run) -> StageTask:
     own = teacher.scheduler
     length = {"num_train_timesteps": own.config.num_train_timesteps} if own.schedule.is_canonical else {}
     scheduler = ProgressiveDistillationScheduler(prediction_type=config.prediction_type, **length)
-    scheduler = with_metadata(scheduler, weighting=config.weighting, **run.teacher.metadata)
+    scheduler = attach_metadata(scheduler, weighting=config.weighting, **run.teacher.metadata)
     student = make_converted_student(teacher.denoiser, scheduler)
     frozen = prepare_frozen(run.accelerator, teacher.network)
     guided = replace(teacher.denoiser, network=frozen, guidance_scale=config.guidance_scale)

@@ -16,14 +16,12 @@ class Health:
     device. Nothing is read from it but in [`Health.read`]. Several processes skip an update together.
     """
 
-    # `searched` counts updates that fp16 skipped to find its loss scale; no run ends for them.
-    COUNTS = ("good", "skipped", "in_a_row", "worst", "searched")
-
     def __init__(self, accelerator: Accelerator, planned: int, losses: tuple[str, ...] = ("loss",)) -> None:
         self.accelerator, self.planned, self.losses = accelerator, planned, losses
-        for name in self.COUNTS:
-            setattr(self, name, torch.zeros((), device=accelerator.device))
-        self.sums = torch.zeros(len(losses), device=accelerator.device)
+        self.state = torch.zeros(5 + len(losses), device=accelerator.device)
+        # `searched` counts updates that fp16 skipped to find its loss scale; no run ends for them.
+        self.good, self.skipped, self.in_a_row, self.worst, self.searched, *_ = self.state
+        self.sums = self.state[5:]
 
     def judge(self, losses: dict[str, torch.Tensor], grad_norms: list[torch.Tensor]) -> torch.Tensor:
         """Count an update; 1.0 if it must be skipped, else 0.0, which is what [`GuardedStep`] takes."""
@@ -52,7 +50,7 @@ class Health:
         updates skipped in the stage, those of fp16's search for a loss scale among them. Too many of the others end
         the run with a `FloatingPointError`.
         """
-        good, skipped, _, worst, searched, *sums = self.accelerator.reduce(self._stacked(), "mean").tolist()
+        good, skipped, _, worst, searched, *sums = self.accelerator.reduce(self.state, "mean").tolist()
         self.sums.zero_()
         self.good.zero_()
         if worst > MOST_IN_A_ROW or skipped > MOST_SHARE * self.planned:
@@ -63,17 +61,12 @@ class Health:
         means = {name: value / good if good else None for name, value in zip(self.losses, sums)}
         return means, int(skipped + searched)
 
-    def _stacked(self) -> torch.Tensor:
-        return torch.cat([torch.stack([getattr(self, name) for name in self.COUNTS]), self.sums])
-
     def values(self) -> list[list[float]]:
         """The counts and sums of every process: what a checkpoint keeps."""
-        return self.accelerator.gather(self._stacked()[None]).tolist()
+        return self.accelerator.gather(self.state[None]).tolist()
 
     def restore(self, values: list[list[float]]) -> None:
         """Go on from a checkpoint's counts; with another number of processes, from their mean."""
         same = len(values) == self.accelerator.num_processes
         own = values[self.accelerator.process_index] if same else [sum(v) / len(values) for v in zip(*values)]
-        for name, value in zip(self.COUNTS, own):
-            getattr(self, name).fill_(value)
-        self.sums.copy_(torch.tensor(own[len(self.COUNTS) :]))
+        self.state.copy_(torch.tensor(own))

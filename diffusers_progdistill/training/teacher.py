@@ -12,7 +12,7 @@ from ..families.unet2d import UNet2DFamily
 from ..families.unet2d_network import DEFAULT_WIDTHS, check_forward, default_unet_config, load_unet_config, make_unet
 from ..objectives.denoising import DenoisingObjective
 from ..objectives.stage import Stage
-from ..pipelines.export import with_metadata
+from ..pipelines.export import attach_metadata
 from ..pipelines.loading import ModelSource
 from ..schedulers import ProgressiveDistillationScheduler
 from .config import TeacherConfig
@@ -69,7 +69,7 @@ def train_teacher(config: TeacherConfig) -> Path:
                 f"--class_column: of the labels 0 to {data.num_classes - 1} the data have {spans(data.known_labels)}"
             )
         null_label = data.num_classes if config.label_dropout else None
-        scheduler = with_metadata(scheduler, **describe_classes(data, null_label))
+        scheduler = attach_metadata(scheduler, **describe_classes(data, null_label))
     student = Denoiser(unet, scheduler.schedule, config.prediction_type, has_classes=config.class_column is not None)
     task = StageTask(stage, DenoisingObjective(student, config.weighting), scheduler, config.ema_decay)
     if config.dry_run:

@@ -13,13 +13,13 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
-from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.pipelines.export import attach_metadata
 
 
 def make(steps=2, metadata=None, scheduler=None, **unet):
-    scheduler = with_metadata(scheduler or ProgressiveDistillationScheduler(), **(metadata or {}))
+    scheduler = attach_metadata(scheduler or ProgressiveDistillationScheduler(), **(metadata or {}))
     if steps is not None:
-        scheduler = with_metadata(scheduler, num_inference_steps=steps)
+        scheduler = attach_metadata(scheduler, num_inference_steps=steps)
     pipeline = ProgressiveDistillationPipeline(tiny_unet(widths=(8,), **unet), scheduler)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -15,7 +15,7 @@ from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.data.classes import TeacherClasses, fit_classes, match_classes, spans
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.evaluation import sampling
-from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.pipelines.export import attach_metadata
 from diffusers_progdistill.training.run import check_classes
 
 
@@ -73,7 +73,7 @@ def teacher_of(folder, embeddings=5, names=None, class_embed_type=None, **metada
     unet = tiny_unet(channels=3, widths=(8,), num_class_embeds=embeddings, class_embed_type=class_embed_type)
     metadata |= {"class_names": names, "num_classes": len(names)} if names else {}
     scheduler = ProgressiveDistillationScheduler()
-    save_pipeline(unet, with_metadata(scheduler, **metadata) if metadata else scheduler, folder)
+    save_pipeline(unet, attach_metadata(scheduler, **metadata) if metadata else scheduler, folder)
     return folder
 
 

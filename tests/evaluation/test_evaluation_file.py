@@ -11,12 +11,12 @@ from PIL import Image
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.evaluation.store import summarize_rows
 from diffusers_progdistill.identity import teacher_key
-from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.pipelines.export import attach_metadata
 from diffusers_progdistill.record import TEACHER_KEY
 
 
 def test_a_student_is_compared_with_a_named_teacher(teacher_folder, tmp_path):
-    student = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
+    student = attach_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
     save_pipeline(tiny_unet(), student, tmp_path / "student")
     options = ["--dataset_name", "digits", "--num_images", "30", "--pretrained_teacher_model", str(teacher_folder)]
     options += ["--reference_steps", "4", "--output_dir", str(tmp_path / "out")]
@@ -72,7 +72,7 @@ def test_figures_of_other_images_or_features_are_refused(teacher_folder, tmp_pat
 
 
 def test_agreement_with_another_reference_replaces_that_with_the_first(teacher_folder, tmp_path):
-    student = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
+    student = attach_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
     save_pipeline(tiny_unet(), student, tmp_path / "student")
     options = ["--dataset_name", "digits", "--num_images", "30", "--pretrained_teacher_model", str(teacher_folder)]
     options += ["--output_dir", str(tmp_path / "out")]

@@ -12,7 +12,7 @@ from helpers.networks import tiny_unet
 from helpers.processes import run
 
 from diffusers_progdistill import ProgressiveDistillationScheduler, save_pipeline
-from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.pipelines.export import attach_metadata
 
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def serve(hub, folder):
     """One repository for each kind of student; the first has two students."""
     for name, steps, classes in (("plain", 8, None), ("plain", 4, None), ("classes", 4, 10), ("three-steps", 3, None)):
         path = folder / f"{name}-{steps}"
-        scheduler = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=steps)
+        scheduler = attach_metadata(ProgressiveDistillationScheduler(), num_inference_steps=steps)
         save_pipeline(tiny_unet(num_class_embeds=classes), scheduler, path)
         files = {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
         tags = dict(hub.repos[("models", f"me/{name}")].tags) if ("models", f"me/{name}") in hub.repos else {}

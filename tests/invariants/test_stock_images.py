@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
-from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.pipelines.export import attach_metadata
 
 
 def images(pipeline, **options):
@@ -24,7 +24,7 @@ def images(pipeline, **options):
     [(n, "v_prediction") for n in (1, 2, 4, 8, 16, 32, 128)] + [(n, "sample") for n in (1, 2, 4, 8)],
 )
 def test_same_images(num_steps, prediction_type, tmp_path, caplog):
-    scheduler = with_metadata(
+    scheduler = attach_metadata(
         ProgressiveDistillationScheduler(prediction_type=prediction_type), num_inference_steps=num_steps
     )
     save_pipeline(tiny_unet(), scheduler, tmp_path)
@@ -51,7 +51,7 @@ np.save(sys.argv[2], images)
 
 
 def test_without_this_package_and_without_a_warning(tmp_path):
-    scheduler = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
+    scheduler = attach_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
     save_pipeline(tiny_unet(), scheduler, tmp_path / "steps-4")
     command = [sys.executable, "-c", STOCK_SCRIPT, tmp_path / "steps-4", tmp_path / "out.npy"]
     run = subprocess.run(command, capture_output=True, text=True)

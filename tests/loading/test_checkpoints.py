@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import InputError
-from diffusers_progdistill.pipelines.loading import ModelSource, load_model
+from diffusers_progdistill.families import open_model
+from diffusers_progdistill.pipelines.loading import ModelSource
 
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -37,7 +38,7 @@ def rename(folder, change):
 
 
 def load(folder, **options):
-    return load_model(ModelSource(str(folder), "--pretrained_teacher_model", **options))
+    return open_model(ModelSource(str(folder), "--pretrained_teacher_model", **options)).pipeline
 
 
 def refusal(folder, **options):

@@ -11,7 +11,7 @@ from helpers.networks import tiny_unet
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.families import open_model
-from diffusers_progdistill.pipelines.loading import ModelSource, load_model, read_network_config
+from diffusers_progdistill.pipelines.loading import ModelSource, read_network_config
 
 
 def files_of(folder, variant=None, index=None):
@@ -24,7 +24,7 @@ def files_of(folder, variant=None, index=None):
 
 
 def load(tmp_path, **options):
-    return load_model(ModelSource("me/teacher", cache_dir=str(tmp_path / "cache"), **options))
+    return open_model(ModelSource("me/teacher", cache_dir=str(tmp_path / "cache"), **options)).pipeline
 
 
 @pytest.fixture
@@ -89,13 +89,13 @@ def test_a_class_that_diffusers_does_not_know(hub, tmp_path):
     hub.add_repo("me/teacher", files=files_of(tmp_path / "files", index={"_class_name": "MyPipeline"}))
     source = ModelSource("me/teacher", cache_dir=str(tmp_path / "cache"))
     assert open_model(source).pipeline.unet.config.block_out_channels == [8]
-    assert load_model(source).unet.config.block_out_channels == [8]
+    assert open_model(source).pipeline.unet.config.block_out_channels == [8]
 
 
 @pytest.mark.parametrize("name", ["me/nothing", "nobody/teacher"])
 def test_a_name_that_is_not_there(hub, tmp_path, name):
     with pytest.raises(InputError) as error:
-        load_model(ModelSource(name, "--pretrained_teacher_model", cache_dir=str(tmp_path)))
+        open_model(ModelSource(name, "--pretrained_teacher_model", cache_dir=str(tmp_path)))
     assert name in str(error.value) and "\n" not in str(error.value)
 
 

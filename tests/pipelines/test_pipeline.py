@@ -10,13 +10,13 @@ from diffusers import DDIMPipeline, DDIMScheduler, DiffusionPipeline
 from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
-from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.pipelines.export import attach_metadata
 
 
 def make(unet=None, steps=4, **config):
     scheduler = ProgressiveDistillationScheduler(**config)
     if steps is not None:
-        scheduler = with_metadata(scheduler, num_inference_steps=steps)
+        scheduler = attach_metadata(scheduler, num_inference_steps=steps)
     pipeline = ProgressiveDistillationPipeline(unet or tiny_unet(), scheduler)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -216,9 +216,9 @@ def test_add_noise_and_velocity_agree_with_ddim_at_integers_and_go_between_them(
 
 
 def test_warns_only_when_the_number_of_steps_is_not_the_trained_one(caplog):
-    from diffusers_progdistill.pipelines.export import with_metadata
+    from diffusers_progdistill.pipelines.export import attach_metadata
 
-    scheduler = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
+    scheduler = attach_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
     scheduler.set_timesteps(4)
     ProgressiveDistillationScheduler().set_timesteps(8)
     assert not caplog.records

@@ -11,7 +11,7 @@ from helpers.networks import tiny_unet
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.data import load_digits
-from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.pipelines.export import attach_metadata
 from diffusers_progdistill.training import report
 from diffusers_progdistill.training.config import DistillationConfig
 from diffusers_progdistill.training.report import Report
@@ -21,7 +21,7 @@ from diffusers_progdistill.training.report import Report
 def chain(tmp_path, monkeypatch):
     """A function that measures a chain's teacher and a student of four steps; returns the report."""
     monkeypatch.setattr(report, "REFERENCE_STEPS", 16)
-    student = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
+    student = attach_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
     pipelines = [
         ProgressiveDistillationPipeline(tiny_unet(), s) for s in (ProgressiveDistillationScheduler(), student)
     ]

@@ -12,7 +12,7 @@ from helpers.networks import tiny_unet
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler, save_pipeline
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.evaluation.sampling import draw_noise, generate
-from diffusers_progdistill.pipelines.export import with_metadata
+from diffusers_progdistill.pipelines.export import attach_metadata
 from diffusers_progdistill.processes.betas import ANGLE_MIN, ANGLE_RANGE, BetaProcess, canonical_betas
 from diffusers_progdistill.processes.targets import TargetGrid, teacher_target
 
@@ -42,7 +42,7 @@ def noise(count, seed=0):
 
 
 def stochastic_scheduler(num_steps):
-    return with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=num_steps, stochastic_sampler=True)
+    return attach_metadata(ProgressiveDistillationScheduler(), num_inference_steps=num_steps, stochastic_sampler=True)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 64, 4096])
@@ -89,7 +89,7 @@ def test_an_image_depends_on_its_seed_and_number_alone():
     alone = pipeline(latents=noise, generator=generators, output_type="pt").images
     torch.testing.assert_close(alone, whole[3:4], atol=1e-5, rtol=0)
     # The fresh noise is used: the deterministic sampler makes something else from the same start.
-    plain = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
+    plain = attach_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4)
     assert (generate(ProgressiveDistillationPipeline(tiny_unet(), plain), 6, 4, seed=5) - whole).abs().max() > 0.05
 
 
@@ -99,7 +99,7 @@ def distill(teacher, folder, *more):
 
 
 def student_folder(folder, **metadata):
-    scheduler = with_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4, **metadata)
+    scheduler = attach_metadata(ProgressiveDistillationScheduler(), num_inference_steps=4, **metadata)
     save_pipeline(tiny_unet(), scheduler, folder)
     return folder
 
@@ -142,7 +142,7 @@ def test_a_student_is_made_stochastic(tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_made_is_refused_in_one_line(metadata, options, message, tmp_path, capsys):
-    scheduler = with_metadata(ProgressiveDistillationScheduler(), **{"num_inference_steps": 4, **metadata})
+    scheduler = attach_metadata(ProgressiveDistillationScheduler(), **{"num_inference_steps": 4, **metadata})
     save_pipeline(tiny_unet(), scheduler, tmp_path / "source")
     capsys.readouterr()
     assert distill(tmp_path / "source", tmp_path / "run", *options) == 2
