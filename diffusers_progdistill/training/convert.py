@@ -39,8 +39,8 @@ def convert(config: ConversionConfig) -> Path:
     config = run.config
     if not run.teacher.reasons:
         raise InputError(
-            f"{TEACHER_FLAG} is on the canonical schedule and predicts {config.prediction_type} already: give it to"
-            " `progdistill distill` as it is"
+            f"{TEACHER_FLAG} can be distilled on its own schedule and predicts {config.prediction_type} already: give"
+            " it to `progdistill distill` as it is"
         )
     task = build_conversion(run)
     if config.dry_run:

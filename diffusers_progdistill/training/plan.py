@@ -59,7 +59,7 @@ def print_plan(run: Run, plan: list[Stage], kinds: dict[tuple, StageTask]) -> No
     print(f"model: {parameters:,} parameters, predicts {config.prediction_type}, weighting {config.weighting}")
     if teacher is not None:
         print(f"teacher: {config.pretrained_teacher_model}, predicts {teacher.model.denoiser.prediction_type}")
-        why = "no conversion stage needed: it is on the canonical schedule"
+        why = "no conversion stage needed: its students are on its own schedule"
         print(f"it is converted first: {'; '.join(teacher.reasons)}" if teacher.reasons else why)
     print(f"data: {len(data):,} images, {data.channels}x{data.resolution}x{data.resolution}")
     print(f"global batch: {run.global_batch}")
