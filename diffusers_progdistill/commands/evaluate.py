@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def check(config: EvaluationConfig, targets: list[str]):
+def check(config: EvaluationConfig, targets: list[str]) -> None:
     """Raise [`InputError`] for options that cannot be right, before anything heavy is imported."""
     if not targets:
         raise InputError("give what to measure first: progdistill evaluate DIR [DIR ...]")

@@ -40,25 +40,14 @@ Line = tuple[yaml.Node, str]
 
 
 class OptionsFile:
-    """
-    A YAML file of options.
+    """A YAML file of options; `readers` read the words of each."""
 
-    Args:
-        given (`str`): Its path.
-        readers (`dict[str, Callable]`): What reads the words of each option.
-    """
-
-    def __init__(self, given: str, readers: dict[str, Callable[[str], Any]]):
+    def __init__(self, given: str, readers: dict[str, Callable[[str], Any]]) -> None:
         self.path = Path(settle_path(given, "--config"))
         self.where, self.readers = f"--config {self.path}", readers
 
     def read(self, command: str) -> dict[str, Any]:
-        """
-        The values for a command; what stands in its section wins.
-
-        Raises:
-            [`InputError`]: If the file cannot be read, or holds something that cannot have been meant.
-        """
+        """The values for a command; what stands in its section wins."""
         tree = self._compose(self._read_text())
         try:
             lines = self._list_lines(tree, self.where)

@@ -19,7 +19,7 @@ DATA_SETS = {"dataset_name", "train_data_dir"}
 class OptionParser(argparse.ArgumentParser):
     """A parser without abbreviations that says what is wrong in one line, and returns what was typed only."""
 
-    def __init__(self, config_class: type, prog: str, description: str):
+    def __init__(self, config_class: type, prog: str, description: str) -> None:
         super().__init__(
             prog,
             description=description,
@@ -33,7 +33,7 @@ class OptionParser(argparse.ArgumentParser):
         help = "Options as 'option: value' lines; typed ones win."
         self.add_argument("--config", action="append", metavar="FILE.yaml", help=help)
 
-    def _add_option(self, one: Field):
+    def _add_option(self, one: Field) -> None:
         choices, reader = list_choices(one.type), self.readers[one.name]
         default = "" if one.default is None else f" (default: {one.default})"
         self.add_argument(
@@ -59,10 +59,7 @@ class OptionParser(argparse.ArgumentParser):
 
 
 def parse(config_class: type, argv: list[str], prog: str, description: str) -> Any:
-    """
-    The options in the words after a command's name; typed ones win over those of `--config FILE.yaml`. `prog` ends in
-    the command's name.
-    """
+    """The options in the words after a command's name; typed ones win over those of `--config FILE.yaml`."""
     parser = OptionParser(config_class, prog, description)
     typed = vars(parser.parse_args([_spell(word) for word in argv]))
     files = typed.pop("config", [])

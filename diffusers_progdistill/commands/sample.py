@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def sample(model: str, config: SampleConfig):
+def sample(model: str, config: SampleConfig) -> None:
     """Load, generate, save."""
     import torch
     from diffusers.utils import logging, make_image_grid

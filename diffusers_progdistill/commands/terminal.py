@@ -7,8 +7,8 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterable
-from typing import TextIO
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 
 # A log on a full disk may get room again. Whatever else a write fails with, its reader is gone for good.
@@ -16,17 +16,12 @@ PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR}
 
 
 class LastingStream:
-    """
-    A text stream to which writing never fails.
+    """A text stream to which writing never fails."""
 
-    Args:
-        stream (`TextIO`): What is written to, as long as it can be.
-    """
-
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
@@ -35,11 +30,11 @@ class LastingStream:
             self._stream.write(text.encode(encoding, "replace").decode(encoding))
         return len(text)
 
-    def writelines(self, lines: Iterable[str]):
+    def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
 
-    def flush(self):
+    def flush(self) -> None:
         with self._dropping(PASSING):
             self._stream.flush()
 
@@ -48,29 +43,27 @@ class LastingStream:
             return self._stream.isatty()
         return False
 
-    def close_quietly(self):
+    def close_quietly(self) -> None:
         """Write out what is left; what cannot be would make Python complain, and change the exit status."""
         with self._dropping(set()):
             self._stream.flush()
 
     @contextlib.contextmanager
-    def _dropping(self, passing: set[int]):
+    def _dropping(self, passing: set[int]) -> Iterator[None]:
         """Drop what cannot be written. Unless that may pass, everything from here on goes to nothing."""
         try:
-            yield
+            # A stream that was closed raises the latter.
+            with contextlib.suppress(ValueError):
+                yield
         except OSError as error:
             if error.errno not in passing:
                 # Under its number, so that libraries of whatever language write to nothing too.
                 with contextlib.suppress(OSError, ValueError, AttributeError):
-                    number = self._stream.fileno()
-                    if number in (1, 2):
+                    if (number := self._stream.fileno()) in (1, 2):
                         point_nowhere(number)
-        except ValueError:
-            # It was closed.
-            pass
 
 
-def point_nowhere(number: int):
+def point_nowhere(number: int) -> None:
     """Give the number of a standard file to nothing."""
     opened = os.open(os.devnull, os.O_RDWR)
     if opened != number:
@@ -78,11 +71,9 @@ def point_nowhere(number: int):
         os.close(opened)
 
 
-def occupy_closed_files():
-    """
-    Give the standard files that the shell closed (`>&-`) to nothing. The first file that is opened would get their
-    number, and a library that reports an error would write into it.
-    """
+def occupy_closed_files() -> None:
+    """Give the standard files that the shell closed (`>&-`) to nothing."""
+    # The first file that is opened would get their number, and a library that reports an error would write into it.
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -91,7 +82,7 @@ def occupy_closed_files():
 
 
 @contextlib.contextmanager
-def lasting_output():
+def lasting_output() -> Iterator[None]:
     """Inside, `sys.stdout` and `sys.stderr` never raise; nested uses are one."""
     before = sys.stdout, sys.stderr
     if any(isinstance(stream, LastingStream) for stream in before):

@@ -18,17 +18,8 @@ from .upload import CARD_NAME, commit_files, publish_student
 
 class Publication:
     """
-    Publishes the students of a chain in a background thread, in the order in which they are added.
-
-    A student is never published before an earlier one that is still missing, so that `main` is always the newest and
-    the commit log is the chain. A crash loses nothing: the folder and its record say what is to be published.
-
-    Args:
-        folder (`Path`): The output folder.
-        repo_id (`str`): Full name of the repository, see [`open_repository`].
-        token (`str`, *optional*): Defaults to `HF_TOKEN` or the stored login.
-        log (`Callable`): Is given one line about each student published and each failure.
-        retry_delays (`tuple[float, ...]`): Seconds between attempts.
+    Publishes the students of a chain in a background thread, none before an earlier one: `main` is always the newest,
+    and the commit log is the chain. A crash loses nothing: the folder's record says what is to be published.
     """
 
     def __init__(
@@ -38,7 +29,7 @@ class Publication:
         token: str | None = None,
         log: Callable[[str], None] = print,
         retry_delays: tuple[float, ...] = RETRY_DELAYS,
-    ):
+    ) -> None:
         self.folder, self.repo_id, self.log, self.retry_delays = folder, repo_id, log, retry_delays
         self.api = HfApi(token=token)
         # The students that are not on the Hub yet, each with its card and the pictures of its time.
@@ -50,22 +41,13 @@ class Publication:
         self._thread = threading.Thread(target=self._work, name="publication", daemon=True)
         self._thread.start()
 
-    def add(self, name: str, card: str):
+    def add(self, name: str, card: str) -> None:
         """Publish the finished student in `OUTPUT_DIR/name`, which is not written to again. Returns at once."""
         self.waiting[name] = read_card_files(self.folder, card)
         self._news.set()
 
-    def close(self, seconds_left: Callable[[], float | None] = lambda: None):
-        """
-        Wait until every student is on the Hub or cannot be published.
-
-        Args:
-            seconds_left (`Callable`, *optional*): Asked again and again for the seconds to wait at most, `None` for no
-                limit; an upload that is under way in the end is left behind.
-
-        Raises:
-            [`PublishError`]: If a student is not on the Hub.
-        """
+    def close(self, seconds_left: Callable[[], float | None] = lambda: None) -> None:
+        """Wait for the Hub while there are `seconds_left`; raise [`PublishError`] if a student is missing in the end."""
         self._closing.set()
         self._news.set()
         # In small portions, so that a signal that comes meanwhile is seen.
@@ -78,7 +60,7 @@ class Publication:
                 f"not on the Hub: {', '.join(missing)}{reason}; `progdistill push {self.folder}` finishes it"
             )
 
-    def _work(self):
+    def _work(self) -> None:
         """Publish what is waiting whenever there is news, and once more in the end."""
         is_last = False
         while not is_last and (self.error is None or is_transient(self.error)):
@@ -87,7 +69,7 @@ class Publication:
             is_last = self._closing.is_set()
             self._publish_waiting()
 
-    def _publish_waiting(self):
+    def _publish_waiting(self) -> None:
         """Publish in order; stop at the first student that fails."""
         for name, files in list(self.waiting.items()):
             publish = partial(publish_student, self.api, self.repo_id, self.folder / name, files)
@@ -116,38 +98,22 @@ def publish_folder(
     token: str | None = None,
     log: Callable[[str], None] = print,
     retry_delays: tuple[float, ...] = RETRY_DELAYS,
-):
-    """
-    Publish every finished student of a folder that is not on the Hub yet, and then its newest card.
-
-    Args:
-        folder (`Path`): The output folder of a chain.
-        content (`dict`): What its `chain.json` holds.
-        hub (`dict[str, str]`): The repository and the license of the cards, see [`open_repository`].
-        token (`str`, *optional*): Defaults to `HF_TOKEN` or the stored login.
-        log (`Callable`): Is given one line about each student published and each failure.
-        retry_delays (`tuple[float, ...]`): Seconds between attempts.
-
-    Raises:
-        [`PublishError`]: If something is not on the Hub in the end.
-    """
+) -> None:
+    """Publish every student in a folder's record that is not on the Hub yet, then its newest card."""
     publication = Publication(folder, hub["repo_id"], token, log, retry_delays)
     for stage in list_students(content):
         publication.add(stage["name"], str(make_card(folder, content, stage["num_inference_steps"], **hub)))
     publication.close()
     newest = read_card_files(folder, str(make_card(folder, content, **hub)))
-    message = "Update the model card"
+    commit = partial(commit_files, publication.api, hub["repo_id"], newest, "Update the model card")
     try:
-        retry(lambda: commit_files(publication.api, hub["repo_id"], newest, message), log, retry_delays)
+        retry(commit, log, retry_delays)
     except Exception as error:
         raise PublishError(f"the model card is not on the Hub: {describe(error)}") from error
 
 
 def write_card(folder: Path, content: dict, steps: int | None = None) -> str:
-    """
-    Write the card of a student, by default the last one, as the README.md of its chain's folder, and return it. One
-    that this function did not write is kept under another name.
-    """
+    """Write and return the card of a student, by default the last; one that a person edited is kept."""
     text = str(make_card(folder, content, steps, **content.get("hub", {})))
     path = folder / CARD_NAME
     if path.exists() and not is_untouched(path.read_text(encoding="utf-8", errors="replace")):

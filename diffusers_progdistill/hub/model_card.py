@@ -32,7 +32,7 @@ def is_untouched(card: str) -> bool:
     return bool(mark) and sign(text) == card
 
 
-def escape(text) -> str:
+def escape(text: object) -> str:
     """Text of unknown origin as one line of Markdown that shows it and does nothing else."""
     text = " ".join(str(text).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -98,17 +98,12 @@ def make_card(
     folder: Path, content: dict, steps: int | None = None, repo_id: str | None = None, license: str = "unknown"
 ) -> ModelCard:
     """
-    The card of a chain as it stood when one of its students was finished.
+    The card of a chain as it stood when the student of `steps` was finished, by default the last.
 
     Args:
         folder (`Path`): The output folder, with the pictures and the `evaluation.json`.
         content (`dict`): What `chain.json` holds.
-        steps (`int`, *optional*): The student that the card is for; later ones are left out. Default: the last.
         repo_id (`str`, *optional*): Where the chain is published. Default: the local folders are named.
-        license (`str`): The license in the metadata.
-
-    Returns:
-        [`~huggingface_hub.ModelCard`]: Its text is `str(card)`.
     """
     students = list_students(content)
     steps = steps or students[-1]["num_inference_steps"]

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from ..errors import describe_reason
 
+
+T = TypeVar("T")
 
 # Seconds between attempts; about four minutes in all. The client's own retries come on top, but it makes none for
 # commits with large files nor for tags.
@@ -23,7 +26,7 @@ def list_causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def find_response(error: BaseException):
+def find_response(error: BaseException) -> Any:
     """The reply of the Hub that is behind an error, if one is."""
     responses = (getattr(cause, "response", None) for cause in list_causes(error))
     return next((response for response in responses if response is not None), None)
@@ -35,14 +38,11 @@ def is_transient(error: BaseException) -> bool:
         return False
     if (response := find_response(error)) is not None:
         return response.status_code in TRANSIENT_STATUSES
-    for cause in list_causes(error):
-        # By name, since the client's HTTP library is httpx in some of its versions and httpx2 in others.
-        if any(c.__name__ in ("TransportError", "StreamError") for c in type(cause).__mro__):
-            return True
-        if isinstance(cause, (ConnectionError, TimeoutError)):
-            return True
+    # By name, since the client's HTTP library is httpx in some of its versions and httpx2 in others.
+    kinds = {kind.__name__ for cause in list_causes(error) for kind in type(cause).__mro__}
+    broken = {"TransportError", "StreamError", "ConnectionError", "TimeoutError"}
     # The storage client raises plain RuntimeErrors of its own.
-    return isinstance(error, RuntimeError)
+    return bool(kinds & broken) or isinstance(error, RuntimeError)
 
 
 def describe(error: BaseException) -> str:
@@ -57,19 +57,14 @@ def describe(error: BaseException) -> str:
 
 
 def retry(
-    function: Callable,
+    function: Callable[[], T],
     log: Callable[[str], None] = print,
     retry_delays: tuple[float, ...] = RETRY_DELAYS,
     sleep: Callable[[float], bool | None] = time.sleep,
-):
+) -> T:
     """
-    Call a function until it succeeds or fails for good, at most `len(retry_delays) + 1` times.
-
-    Args:
-        function (`Callable`): Takes no arguments; it must be safe to call again.
-        log (`Callable`): Is told in one line about each failure that is tried again.
-        retry_delays (`tuple[float, ...]`): Seconds between attempts; a longer `Retry-After` of the Hub is respected.
-        sleep (`Callable`): Waits that many seconds; if it returns `True`, there are no more attempts.
+    Call a function, which must be safe to call again, until it succeeds or fails for good. A `Retry-After` of the Hub
+    makes a delay longer; when `sleep` returns `True`, there are no more attempts.
     """
     for delay in (*retry_delays, None):
         try:

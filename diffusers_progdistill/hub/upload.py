@@ -15,22 +15,11 @@ LARGE_FILES = (".safetensors", ".png")
 
 
 def open_repository(
-    model_id: str, token: str | None = None, private: bool | None = None, license: str = "unknown"
+    model_id: str, token: str | None, private: bool | None, license: str
 ) -> dict[str, str]:
     """
-    Make sure that a repository exists and that this token may write to it, before anything expensive is done.
-
-    Args:
-        model_id (`str`): `"name"` in the token's own namespace, or `"namespace/name"`.
-        token (`str`, *optional*): Defaults to `HF_TOKEN` or the stored login.
-        private (`bool`, *optional*): Whether a new repository is private.
-        license (`str`): What the cards are to state; the Hub knows which ones there are.
-
-    Returns:
-        `dict`: What the record of a chain keeps: `"repo_id"`, the repository's full name, and `"license"`.
-
-    Raises:
-        [`InputError`]: If the name, the token or its rights are wrong, or the Hub cannot be reached.
+    Make sure that a repository exists and that this token may write to it, before anything expensive is done. Returns
+    what the record of a chain keeps: its full name and the license.
     """
     api = HfApi(token=token)
 
@@ -63,7 +52,7 @@ def open_repository(
         raise InputError(message) from error
 
 
-def check_license(license: str):
+def check_license(license: str) -> None:
     """Have the Hub look at the metadata of a card, which it would otherwise refuse with the first student."""
     try:
         ModelCard(f"---\n{ModelCardData(license=license).to_yaml()}\n---\n").validate()
@@ -73,11 +62,8 @@ def check_license(license: str):
         ) from error
 
 
-def publish_student(api: HfApi, repo_id: str, folder: Path, card_files: dict[str, bytes]):
-    """
-    Put a student on `main` in one commit and tag that commit with its name. What is there already is not done again,
-    so this may be called as often as needed; a tag that points at another model is moved.
-    """
+def publish_student(api: HfApi, repo_id: str, folder: Path, card_files: dict[str, bytes]) -> None:
+    """Put a student on `main` in one commit that gets its name as a tag, unless the tag holds it already."""
     tag = folder.name
     tags = {t.name for t in api.list_repo_refs(repo_id).tags}
     if tag in tags:
@@ -92,10 +78,7 @@ def publish_student(api: HfApi, repo_id: str, folder: Path, card_files: dict[str
 
 
 def commit_files(api: HfApi, repo_id: str, files: dict[str, Path | bytes], message: str) -> str:
-    """
-    Add files to `main` in one commit, unless they are there. A card that a person wrote or edited is kept under
-    another name. Returns the id of the newest commit.
-    """
+    """Add files to `main` in one commit, unless they are there, and return the newest; a person's card is kept."""
     additions = [CommitOperationAdd(name, content) for name, content in files.items()]
     head = api.repo_info(repo_id)
     names = {sibling.rfilename for sibling in head.siblings}
