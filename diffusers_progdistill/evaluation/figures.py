@@ -8,15 +8,18 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from ..errors import InputError
 from ..identity import content_key, model_key
+from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from .cache import cached
 from .collector import FeatureCollector
 from .distances import compute_psnr
 from .images import as_bytes
+from .metrics import ImageMetrics
 from .samplers import OWN, SamplingOptions
 from .sampling import chunk_size, generate_shared, sample_chunk, split_parts
 from .store import FILE_NAME, keep_rows, read_rows
@@ -24,70 +27,55 @@ from .store import FILE_NAME, keep_rows, read_rows
 
 @dataclass
 class Subject:
-    """
-    A model to measure.
-
-    Attributes:
-        name (`str`): What the tables call it.
-        pipeline ([`ProgressiveDistillationPipeline`]): The model.
-        steps (`list[int]`): Numbers of sampling steps.
-        samplers (`list[str]`): See [`SAMPLERS`].
-        guidance_scale (`float`): Of a teacher that is guided from outside.
-    """
+    """A model to measure, with each of its samplers and numbers of steps; `name` is what the tables call it."""
 
     name: str
-    pipeline: object
+    pipeline: ProgressiveDistillationPipeline
     steps: list[int]
     samplers: list[str] = field(default_factory=lambda: [OWN])
+    # Of a teacher that is guided from outside.
     guidance_scale: float = 1.0
 
     @cached_property
     def weights(self) -> str:
         """A name of the weights and of what is done with them, so that no figures of others are taken for theirs."""
         known = self.pipeline.known_labels
-        return model_key(
-            self.pipeline.denoiser.network, self.pipeline.scheduler, *([] if known is None else [json.dumps(known)])
-        )
+        labels = [] if known is None else [json.dumps(known)]
+        return model_key(self.pipeline.denoiser.network, self.pipeline.scheduler, *labels)
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """
-    How everything in one evaluation is measured.
-
-    Attributes:
-        num_images (`int`), seeds (`tuple[int, ...]`): How many images, and of which noise; several seeds give a range.
-        batch_size (`int`): Images that are made before the processes gather them.
-        cache_dir (`str`, *optional*): Where the images of the reference are kept, which take longest to make.
-        has_bar (`bool`): Whether a bar is shown.
-    """
+    """How everything in one evaluation is measured."""
 
     num_images: int
+    # Of the noise; several give a range.
     seeds: tuple[int, ...] = (0,)
+    # Images that are made before the processes gather them.
     batch_size: int = 500
+    # Where the images of the reference are kept, which take longest to make.
     cache_dir: str | None = None
     has_bar: bool = True
 
 
 class Evaluation:
     """
-    The figures of one folder, measured where they are missing.
+    The figures of one folder, measured where its `evaluation.json` has none of the same weights and settings. All
+    processes make images, the main one measures.
 
     Args:
-        folder (`Path`): Where `evaluation.json` lies; what it holds of the same weights and settings is not measured
-            again.
-        accelerator ([`~accelerate.Accelerator`]): The processes; all make images, the main one measures.
         metrics (`dict[str, ImageMetrics]`): By extractor; empty in all processes but the main one.
-        settings ([`EvaluationSettings`]): How everything is measured.
         reference ([`Subject`], *optional*): Whose images, at its only number of steps, agreement is measured with.
-
-    Raises:
-        [`InputError`]: If the file holds figures of other real images, or of other features of the same name.
     """
 
     def __init__(
-        self, folder: Path, accelerator, metrics: dict, settings: EvaluationSettings, reference: Subject | None = None
-    ):
+        self,
+        folder: Path,
+        accelerator: Accelerator,
+        metrics: dict[str, ImageMetrics],
+        settings: EvaluationSettings,
+        reference: Subject | None = None,
+    ) -> None:
         self.folder, self.accelerator, self.metrics = folder, accelerator, metrics
         self.settings, self.reference = settings, reference
         self.rows = read_rows(folder) if accelerator.is_main_process else []
@@ -136,11 +124,10 @@ class Evaluation:
         if not broadcast_object_list([bool(missing)])[0]:
             bar.update(self.settings.num_images)
             return [known[name] for name in self.metrics]
-        made = [common | row for row in self._measure(subject, options, missing, bar)]
+        made = {row["feature_extractor"]: common | row for row in self._measure(subject, options, missing, bar)}
         if made:
-            self.rows = keep_rows(self.folder, made)
-        known |= {row["feature_extractor"]: row for row in made}
-        return [known[name] for name in self.metrics]
+            self.rows = keep_rows(self.folder, list(made.values()))
+        return [(known | made)[name] for name in self.metrics]
 
     def _measure(self, subject: Subject, options: SamplingOptions, names: list[str], bar: tqdm) -> list[dict]:
         """The figures by extractor. The images are looked at part by part, as they are made, and then forgotten."""
@@ -170,9 +157,8 @@ class Evaluation:
     def _make(self, subject: Subject, options: SamplingOptions, part: range, bar: tqdm | None = None) -> torch.Tensor:
         """Images by their numbers, `uint8`. Those of the reference are kept: all others are compared with them."""
         size, reference = chunk_size(subject.pipeline), self.reference
-        is_kept = (
-            reference is not None and subject.weights == reference.weights and options == self._refer(options.seed)
-        )
+        is_kept = reference is not None and subject.weights == reference.weights
+        is_kept = is_kept and options == self._refer(options.seed)
         # They are a figure's images too, whose last digits another torch may change.
         made_by = (torch.__version__, self.accelerator.device.type, subject.weights, options)
 

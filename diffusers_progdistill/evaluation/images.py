@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ..data import ImageData
 from ..data.findings import SKIPPED, Findings
+from ..data.images import Batch
 from ..errors import DiskError
 from ..identity import update_digest
 
@@ -35,15 +36,9 @@ class RealImages:
     """
     The readable images of a data set that is read anew whenever its images are asked for. In training, others take the
     places of those that cannot be read; here they are left out, as of a data set in memory.
-
-    Args:
-        data ([`ImageData`]): The data set; all of it is read once.
-
-    Attributes:
-        labels, num_classes, channels: Of these images, as of the data set.
     """
 
-    def __init__(self, data: ImageData):
+    def __init__(self, data: ImageData) -> None:
         self._data, self.channels, self.num_classes = data, data.channels, data.num_classes
         findings, kept = Findings(all=f"{len(data):,}"), []
         with open_bar(len(data), "reading the real images") as bar:
@@ -58,7 +53,7 @@ class RealImages:
         self._numbers = torch.tensor(kept)
         self.labels = None if data.labels is None else data.labels[self._numbers]
 
-    def _read(self, numbers: list[int]):
+    def _read(self, numbers: list[int]) -> Batch:
         batch = self._data[numbers]
         if batch.images is None:
             # Raises what there is to say of a data set that is gone.
@@ -68,7 +63,7 @@ class RealImages:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __getitems__(self, numbers: list[int]):
+    def __getitems__(self, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images of shape `(batch_size, channels, height, width)`, `uint8`, and their labels or `None`."""
         batch = self._read(self._numbers[numbers].tolist())
         if batch.failed:
@@ -77,18 +72,18 @@ class RealImages:
         return batch.images, batch.labels
 
 
-def skip_unreadable(data):
+def skip_unreadable(data: ImageData) -> ImageData | RealImages:
     """A data set without the images that cannot be read, which one in memory has left out already."""
     return RealImages(data) if isinstance(data, ImageData) and not data.is_in_memory else data
 
 
-def read_parts(data, size: int = PART) -> Iterator[torch.Tensor]:
+def read_parts(data: ImageData | RealImages, size: int = PART) -> Iterator[torch.Tensor]:
     """All images of a data set in their order, `uint8`, `size` at a time; the last part may have fewer."""
     for first in range(0, len(data), size):
         yield data.__getitems__(list(range(first, min(first + size, len(data)))))[0]
 
 
-def hash_images(data: ImageData) -> str:
+def hash_images(data: ImageData | RealImages) -> str:
     """The content key of all images of a data set, as if they were one tensor. They pass by once."""
     digest = hashlib.blake2b(digest_size=16)
     update_digest(digest, ["images"])

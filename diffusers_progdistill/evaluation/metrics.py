@@ -5,15 +5,17 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
+from accelerate import Accelerator
 
 from ..data import ImageData
 from ..errors import InputError
 from ..identity import content_key
+from ..options import DataOptions
 from .cache import cached
 from .collector import MOST_KEPT, FeatureCollector
 from .distances import frechet_distance, kernel_distance, precision_and_recall
 from .extractors import Extractor, load_extractor
-from .images import as_bytes, hash_images, open_bar, read_parts, skip_unreadable
+from .images import RealImages, as_bytes, hash_images, open_bar, read_parts, skip_unreadable
 from .moments import Moments, compute_moments, remove
 
 
@@ -26,30 +28,18 @@ NUM_SPLITS = 5
 
 class ImageMetrics:
     """
-    Distances of images to a data set in the features of one extractor. Neither the images nor their features are in
-    memory all at once.
-
-    Args:
-        data ([`ImageData`]): The real images; all of them are used.
-        extractor ([`Extractor`], *optional*): Default: the seeded classifier.
-        num_images (`int`, *optional*): How many generated images will be measured, for the real-vs-real figures.
-        cache_dir (`str`, *optional*): Where what is known of the real images is kept, by their content.
-
-    Attributes:
-        name (`str`): What the Frechet distance is called.
-        data_key, key (`str`): Name the real images, and these and the extractor, by their content.
-
-    Raises:
-        [`InputError`]: If there are too few images.
+    Distances of images to a data set in the features of one extractor, by default the seeded classifier. Neither the
+    images nor their features are in memory all at once. For the real-vs-real figures it knows how many images will be
+    measured. `data_key` and `key` name the real images, and these and the extractor, by their content.
     """
 
     def __init__(
         self,
-        data: ImageData,
+        data: ImageData | RealImages,
         extractor: Extractor | None = None,
         num_images: int | None = None,
         cache_dir: str | None = None,
-    ):
+    ) -> None:
         if len(data) < LEAST_IMAGES:
             raise InputError(f"the data hold {len(data)} images: evaluation needs {LEAST_IMAGES} or more")
         self.extractor = extractor or load_extractor("classifier", data, cache_dir=cache_dir)
@@ -59,7 +49,7 @@ class ImageMetrics:
         self._moments, self._sample = Moments(len(data), known["mean"], known["scatter"]), known["sample"]
         self._num_images = num_images or len(data)
 
-    def _see(self, data: ImageData) -> dict[str, torch.Tensor]:
+    def _see(self, data: ImageData | RealImages) -> dict[str, torch.Tensor]:
         """The moments and a random sample of the features of all real images, which pass by in parts."""
         is_kept = torch.zeros(len(data), dtype=torch.bool)
         is_kept[_shuffle(len(data), 0)[:MOST_KEPT]] = True
@@ -73,10 +63,7 @@ class ImageMetrics:
 
     @cached_property
     def real_vs_real(self) -> dict[str, float]:
-        """
-        The figures of [`measure`], of real images against the others: a random part of `num_images`, at most half of
-        them. The Frechet distance is the mean of five such splits. Small sets lie further apart than large ones.
-        """
+        """The figures of a random part of the real images, as many as are generated or half, against the others."""
         size, distances = min(self._num_images, len(self._sample) // 2), []
         for number in range(NUM_SPLITS):
             part = compute_moments(self._sample[_shuffle(len(self._sample), number)[:size]])
@@ -101,16 +88,13 @@ class ImageMetrics:
         return {"frechet_distance": frechet_distance(self._moments, moments), **_compare_samples(self._sample, sample)}
 
 
-def load_metrics(config, num_images: int, data: ImageData, accelerator) -> dict[str, ImageMetrics]:
-    """
-    What the main process measures with, by the words of `--feature_extractor`; the others make images only.
-
-    Raises:
-        [`InputError`]: If two have one name, or one cannot be loaded.
-    """
+def load_metrics(
+    words: str, config: DataOptions, num_images: int, data: ImageData, accelerator: Accelerator
+) -> dict[str, ImageMetrics]:
+    """What the main process measures with, by the words of `--feature_extractor`; the others make images only."""
     if not accelerator.is_main_process:
         return {}
-    names, data = [word.strip() for word in config.feature_extractor.split(",")], skip_unreadable(data)
+    names, data = [word.strip() for word in words.split(",")], skip_unreadable(data)
     options = {"device": accelerator.device, "cache_dir": config.cache_dir, "token": config.hub_token}
     extractors = {name: load_extractor(name, data, **options) for name in names}
     labels = [extractor.label for extractor in extractors.values()]

@@ -9,18 +9,11 @@ import torch
 
 @dataclass(frozen=True)
 class Moments:
-    """
-    Mean and spread of a set of features, in `float64` on the CPU.
-
-    Attributes:
-        count (`int`): Number of features.
-        mean (`torch.Tensor` of shape `(dimension,)`): Their mean.
-        scatter (`torch.Tensor` of shape `(dimension, dimension)`): Sum of the outer products of what each is off the
-            mean. Sums about the mean keep their digits where the mean is large against the spread.
-    """
+    """Mean and spread of a set of features, in `float64` on the CPU."""
 
     count: int
     mean: torch.Tensor
+    # Sum of the outer products of what each is off the mean, which keeps its digits where the mean is large.
     scatter: torch.Tensor
 
     @property

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -9,6 +10,11 @@ from PIL import Image, ImageDraw, ImageFont
 from ..disk import replace_file
 
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# By steps: the median, least and greatest of the seeds, or the one value thrice.
+Line = dict[int, list[float]]
 # Of the lines beside the students', which are blue; that of real images is green.
 COLORS = ("tab:orange", "tab:red", "tab:purple", "tab:brown", "0.5", "tab:pink", "tab:olive", "tab:cyan")
 
@@ -23,15 +29,8 @@ def to_pictures(images: torch.Tensor, size: int = 64) -> list[Image.Image]:
     return out
 
 
-def save_rows(rows: list[tuple[str, torch.Tensor]], path: Path, column_names: list[str] = ()):
-    """
-    One labelled row of images for each entry, the first on top, under one another.
-
-    Args:
-        rows (`list[tuple[str, torch.Tensor]]`): Label and images in [0, 1] of each row.
-        path (`Path`): The PNG to write.
-        column_names (`list[str]`, *optional*): What stands over each column; cut to its width.
-    """
+def save_rows(rows: list[tuple[str, torch.Tensor]], path: Path, column_names: list[str] = []) -> None:
+    """Write a PNG of labelled rows of images in [0, 1], with names over the columns that are cut to their width."""
     pictures = [(label, to_pictures(images)) for label, images in rows]
     width, height = pictures[0][1][0].size
     margin, gap, header = 150, 6, 20 if column_names else 0
@@ -51,7 +50,7 @@ def save_rows(rows: list[tuple[str, torch.Tensor]], path: Path, column_names: li
     replace_file(path, grid.save)
 
 
-def save_curve(summaries: list[dict], folder: Path):
+def save_curve(summaries: list[dict], folder: Path) -> None:
     """Draw `curve.png`: distances by steps, a panel for each metric; the students of a run are one line."""
     curves, real_vs_real = {}, {}
     for row in summaries:
@@ -63,15 +62,13 @@ def save_curve(summaries: list[dict], folder: Path):
     save_curves(curves, real_vs_real, folder / "curve.png")
 
 
-def save_curves(curves: dict[str, dict[str, dict[int, list[float]]]], real_vs_real: dict[str, float], path: Path):
+def save_curves(curves: dict[str, dict[str, Line]], real_vs_real: dict[str, float], path: Path) -> None:
     """
-    Distance against sampling steps, both on log axes, one panel a metric.
+    Draw distance against sampling steps, both on log axes, one panel a metric; the line "students" is the strongest.
 
     Args:
-        curves (`dict[str, dict[str, dict[int, list[float]]]]`): By metric, line and steps: the median, least and
-            greatest of the seeds, or the one value thrice. The line "students" is drawn strongest.
+        curves (`dict[str, dict[str, Line]]`): By metric and the line's label.
         real_vs_real (`dict[str, float]`): By metric, the distance of real images to real images.
-        path (`Path`): The PNG to write.
     """
     from matplotlib.figure import Figure
 
@@ -90,7 +87,8 @@ def save_curves(curves: dict[str, dict[str, dict[int, list[float]]]], real_vs_re
     replace_file(path, lambda temporary: figure.savefig(temporary, dpi=130))
 
 
-def _draw_panel(axes, lines: dict[str, dict[int, list[float]]], real_vs_real: float):
+def _draw_panel(axes: "Axes", lines: dict[str, Line], real_vs_real: float) -> None:
+    """Draw the lines of one metric."""
     colors = itertools.cycle(COLORS)
     for label, line in lines.items():
         steps = sorted(line)

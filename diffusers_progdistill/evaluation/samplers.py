@@ -12,6 +12,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
+from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from ..processes.prediction import to_sample
 
 
@@ -35,15 +36,7 @@ SAMPLERS = (OWN, *STOCK)
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """
-    How images are made of their numbers.
-
-    Attributes:
-        num_steps (`int`): Sampling steps; network evaluations too, of all of [`SAMPLERS`].
-        seed (`int`): Together with its number it makes the noise of an image.
-        guidance_scale (`float`): See [`ProgressiveDistillationPipeline`].
-        sampler (`str`): One of [`SAMPLERS`].
-    """
+    """How images are made of their numbers; the seed and its number make the noise of an image."""
 
     num_steps: int
     seed: int = 0
@@ -58,22 +51,13 @@ def fix_variance(variance_type: str | None) -> str:
 
 @torch.no_grad()
 def sample(
-    pipeline,
+    pipeline: ProgressiveDistillationPipeline,
     options: SamplingOptions,
     noise: torch.Tensor,
     generators: list[torch.Generator],
     labels: list[int] | None = None,
 ) -> torch.Tensor:
-    """
-    Images from noise, in [0, 1], of the shape of the noise.
-
-    Args:
-        pipeline ([`ProgressiveDistillationPipeline`]): The model.
-        options ([`SamplingOptions`]): How; the seed is that of the noise.
-        noise (`torch.Tensor` of shape `(batch_size, channels, height, width)`): What sampling starts from.
-        generators (`list[torch.Generator]`): One an image, for the fresh noise of samplers that need some.
-        labels (`list[int]`, *optional*): Classes.
-    """
+    """Images in [0, 1] from their noise; the generators, one an image, make the fresh noise of some samplers."""
     count, num_steps, scale = len(noise), options.num_steps, options.guidance_scale
     if options.sampler == OWN:
         own = {"latents": noise, "output_type": "pt", "guidance_scale": scale}

@@ -27,9 +27,6 @@ def read_rows(folder: Path) -> list[dict]:
     * `psnr_to_reference` with `reference`, the key of the images compared with: only if there was a reference;
     * `real_vs_real`: the first four figures of as many real images against the others;
     * `real_images`, `real_features`: content keys of the real images, and of these with the extractor.
-
-    Raises:
-        [`InputError`]: If the file is something else.
     """
     path = folder / FILE_NAME
     if not path.exists():
@@ -44,11 +41,9 @@ def read_rows(folder: Path) -> list[dict]:
 
 
 def keep_rows(folder: Path, made: list[dict]) -> list[dict]:
-    """
-    Write rows into a folder's file at once, in place of those of the same figures and of those of the same model with
-    other weights, which was trained again. Others may write there meanwhile. Returns what the file then holds.
-    """
+    """Write rows into a folder's file, which others may write to meanwhile, and return what it then holds."""
     same, weights = {identify(row) for row in made}, {row["model"]: row["weights"] for row in made}
+    # In place of those of the same figures, and of those of the same model that has been trained again.
     with only_process_in(folder, LOCK_NAME, timeout=-1):
         rows = [
             row
@@ -65,10 +60,7 @@ def identify(row: dict) -> tuple:
 
 
 def summarize_rows(rows: list[dict]) -> list[dict]:
-    """
-    Rows over their seeds: what they have in common, `seeds`, `real_vs_real`, and for each figure its median, least and
-    greatest.
-    """
+    """Rows over their seeds: what they have in common, and the median, least and greatest of each figure."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in SUMMED_UP), []).append(row)

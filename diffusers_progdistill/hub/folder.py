@@ -47,7 +47,7 @@ class Publication:
         self._news.set()
 
     def close(self, seconds_left: Callable[[], float | None] = lambda: None) -> None:
-        """Wait for the Hub while there are `seconds_left`; raise [`PublishError`] if a student is missing in the end."""
+        """Wait for the Hub while there are `seconds_left`; raise [`PublishError`] if a student is missing then."""
         self._closing.set()
         self._news.set()
         # In small portions, so that a signal that comes meanwhile is seen.

@@ -14,9 +14,7 @@ CARD_NAME = "README.md"
 LARGE_FILES = (".safetensors", ".png")
 
 
-def open_repository(
-    model_id: str, token: str | None, private: bool | None, license: str
-) -> dict[str, str]:
+def open_repository(model_id: str, token: str | None, private: bool | None, license: str) -> dict[str, str]:
     """
     Make sure that a repository exists and that this token may write to it, before anything expensive is done. Returns
     what the record of a chain keeps: its full name and the license.

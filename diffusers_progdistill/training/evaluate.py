@@ -8,6 +8,7 @@ from ..data import load_data
 from ..data.sizes import settle
 from ..disk import writing
 from ..errors import InputError
+from ..evaluation.config import EvaluationConfig
 from ..evaluation.figures import Evaluation, EvaluationSettings, Subject
 from ..evaluation.metrics import load_metrics
 from ..evaluation.pictures import save_curve
@@ -30,20 +31,8 @@ IMAGES_IN_MEMORY = 2**28
 
 
 @isolated()
-def evaluate(config, targets: list[str]) -> Path:
-    """
-    Measure models and write `evaluation.json` and `curve.png`. In the output folder of a run the card is made anew.
-
-    Args:
-        config ([`EvaluationConfig`]): All options.
-        targets (`list[str]`): Output folders of `distill`, pipeline folders, names on the Hub.
-
-    Returns:
-        `Path`: The `evaluation.json`.
-
-    Raises:
-        [`InputError`]: For models, data or options that do not fit, before anything is measured.
-    """
+def evaluate(config: EvaluationConfig, targets: list[str]) -> Path:
+    """Measure models into `evaluation.json`, whose path is returned, and draw `curve.png`; a run gets a new card."""
     # What a run's record says is taken into options of our own.
     config = copy.copy(config)
     targets = [settle_path(target, "DIR") for target in targets]
@@ -61,7 +50,7 @@ def evaluate(config, targets: list[str]) -> Path:
     data = load_data(config, channels, side, IMAGES_IN_MEMORY)
     own_folder = Path(targets[0]) if len(records) == 1 == len(targets) else None
     folder = Path(config.output_dir or own_folder or "evaluation")
-    metrics = load_metrics(config, config.num_images, data, accelerator)
+    metrics = load_metrics(config.feature_extractor, config, config.num_images, data, accelerator)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     seeds = tuple(map(int, split_words(config.seeds)))
@@ -83,7 +72,7 @@ def split_words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
-def check_shapes(models: list[Subject]):
+def check_shapes(models: list[Subject]) -> None:
     """All are measured with the same real images."""
     first, *others = [("x".join(map(str, model.pipeline.image_shape)), model.name) for model in models]
     for shape, name in others:
@@ -96,7 +85,7 @@ def is_run(folder: Path) -> bool:
     return (folder / RECORD_NAME).exists() and not (folder / "model_index.json").exists()
 
 
-def take_data_of(config, records: dict[str, dict]):
+def take_data_of(config: EvaluationConfig, records: dict[str, dict]) -> None:
     """Measure with the images of the run unless others are named."""
     if config.dataset_name is None and config.train_data_dir is None:
         if not records:
@@ -108,7 +97,9 @@ def take_data_of(config, records: dict[str, dict]):
                 setattr(config, one.name, settings[one.name])
 
 
-def open_models(config, targets: list[str], records: dict[str, dict]) -> tuple[list[Subject], Subject | None]:
+def open_models(
+    config: EvaluationConfig, targets: list[str], records: dict[str, dict]
+) -> tuple[list[Subject], Subject | None]:
     """What is measured, and whose images the others are compared with: the teacher of a run, or the one named."""
     subjects, teachers = [], []
     for target in targets:
@@ -137,7 +128,7 @@ def open_models(config, targets: list[str], records: dict[str, dict]) -> tuple[l
     return subjects, dataclasses.replace(teachers[0], steps=[steps])
 
 
-def open_run_models(config, folder: str, record: dict) -> list[Subject]:
+def open_run_models(config: EvaluationConfig, folder: str, record: dict) -> list[Subject]:
     """The teacher of a run, with the guidance that its students have folded in, and what was made of it."""
     made = []
     for stage in record["stages"]:
@@ -152,13 +143,8 @@ def open_run_models(config, folder: str, record: dict) -> list[Subject]:
     return [describe_model(config, "teacher", teacher, record["about"].get("guidance_scale", 1.0)), *made]
 
 
-def load_teacher_of_run(config, folder: str, settings: dict) -> Model:
-    """
-    The teacher that a run was made from, of which its record says what it was.
-
-    Raises:
-        [`InputError`]: If there is none where it was, or another.
-    """
+def load_teacher_of_run(config: EvaluationConfig, folder: str, settings: dict) -> Model:
+    """The teacher that a run was made from, as its record says; any other is refused."""
     place = find_teacher(folder, settings["pretrained_teacher_model"])
     model = load_frozen(config, place, revision=settings.get("revision"), variant=settings.get("variant"))
     known = settings.get(TEACHER_KEY)
@@ -176,7 +162,7 @@ def find_teacher(folder: str, place: str) -> str:
     return next((str(path) for path in places if (path / "model_index.json").exists()), place)
 
 
-def describe_model(config, name: str, model: Model, guidance_scale: float = 1.0) -> Subject:
+def describe_model(config: EvaluationConfig, name: str, model: Model, guidance_scale: float = 1.0) -> Subject:
     """A model with the steps it was distilled for, or else with those that were asked for, by every sampler."""
     if model.num_trained_steps is not None:
         return Subject(name, model.pipeline, [model.num_trained_steps])
@@ -186,7 +172,7 @@ def describe_model(config, name: str, model: Model, guidance_scale: float = 1.0)
     return Subject(name, model.pipeline, steps, split_words(config.samplers), guidance_scale)
 
 
-def load_frozen(config, name: str, **options) -> Model:
+def load_frozen(config: EvaluationConfig, name: str, **options: str | None) -> Model:
     """A model that is only sampled; `options` are those of [`ModelSource`] that are not in `config`."""
     common = {"cache_dir": config.cache_dir, "token": config.hub_token, "trust_remote_code": config.trust_remote_code}
     model = open_model(ModelSource(name, **common, **options))

@@ -2,6 +2,9 @@
 
 import time
 
+from accelerate import Accelerator
+
+from ..data import ImageData
 from ..evaluation.figures import Evaluation, EvaluationSettings, Subject
 from ..evaluation.metrics import load_metrics
 from ..evaluation.pictures import save_curve, save_rows
@@ -9,7 +12,10 @@ from ..evaluation.samplers import SamplingOptions
 from ..evaluation.sampling import sample_chunk
 from ..evaluation.store import format_table, summarize_rows
 from ..objectives.stage import Stage
+from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from ..record import Record
+from .config import DistillationConfig
+from .run import Teacher
 
 
 # Steps at which a teacher's own curve is flat: the reference of every evaluation, unless it has steps of its own.
@@ -18,25 +24,18 @@ GRID_COLUMNS = 12
 
 
 class Report:
-    """
-    Pictures and figures of a chain as it grows. All processes make the images, the main one measures and draws.
+    """Pictures and figures of a chain as it grows. All processes make the images, the main one measures and draws."""
 
-    Args:
-        config ([`DistillationConfig`]): With how many images and which features is measured.
-        record ([`Record`]): That of the output folder, in whose `evaluation.json` the figures are kept.
-        data ([`ImageData`]): The real images.
-        teacher ([`Teacher`]): What the students are compared with, on its own schedule and with its guidance.
-        accelerator ([`~accelerate.Accelerator`]): The processes.
-    """
-
-    def __init__(self, config, record: Record, data, teacher, accelerator):
+    def __init__(
+        self, config: DistillationConfig, record: Record, data: ImageData, teacher: Teacher, accelerator: Accelerator
+    ) -> None:
         began = time.perf_counter()
         self.config, self.record, self.is_main = config, record, accelerator.is_main_process
         self.teacher, self.guidance_scale = teacher.model.pipeline, teacher.guidance_scale
         self.pictures, self.rows, self.evaluation = [], [], None
         self._add_pictures("teacher", self.teacher, config.start_steps)
         if config.eval_images:
-            metrics = load_metrics(config, config.eval_images, data, accelerator)
+            metrics = load_metrics(config.feature_extractor, config, config.eval_images, data, accelerator)
             settings = EvaluationSettings(
                 config.eval_images, batch_size=config.eval_batch_size, cache_dir=config.cache_dir, has_bar=False
             )
@@ -44,22 +43,22 @@ class Report:
         self._measure("teacher", self.teacher, self.teacher.num_trained_steps or REFERENCE_STEPS)
         self.seconds = time.perf_counter() - began
 
-    def _guide(self, pipeline) -> float:
+    def _guide(self, pipeline: ProgressiveDistillationPipeline) -> float:
         # Only the teacher is still guided from outside.
         return self.guidance_scale if pipeline is self.teacher else 1.0
 
-    def _add_pictures(self, name: str, pipeline, steps: int):
+    def _add_pictures(self, name: str, pipeline: ProgressiveDistillationPipeline, steps: int) -> None:
         if self.is_main:
             options = SamplingOptions(steps, guidance_scale=self._guide(pipeline))
             label = f"{name}, {steps} steps" if name else f"{steps} step{'s' * (steps > 1)}"
             self.pictures.append((label, sample_chunk(pipeline, options, 0, GRID_COLUMNS)))
 
-    def _measure(self, name: str, pipeline, steps: int):
+    def _measure(self, name: str, pipeline: ProgressiveDistillationPipeline, steps: int) -> None:
         if self.evaluation is not None:
             subject = Subject(name, pipeline, [steps], guidance_scale=self._guide(pipeline))
             self.rows += [row for row in self.evaluation.run([subject]) if row not in self.rows]
 
-    def add_student(self, stage: Stage, pipeline) -> float:
+    def add_student(self, stage: Stage, pipeline: ProgressiveDistillationPipeline) -> float:
         """Add a finished student or converted teacher; returns the seconds it took, which are not training."""
         began = time.perf_counter()
         if stage.num_steps:
@@ -85,7 +84,7 @@ class Report:
         shown = [known[k % len(known)] for k in range(GRID_COLUMNS)]
         return [names[label] if label < len(names) else str(label) for label in shown]
 
-    def finish(self):
+    def finish(self) -> None:
         """Print the table."""
         if self.rows:
             print(format_table(summarize_rows(self.rows)))
