@@ -111,8 +111,7 @@ def measure(options):
 
     from diffusers_progdistill import ProgressiveDistillationPipeline
     from diffusers_progdistill.commands.main import main as progdistill
-    from diffusers_progdistill.evaluation.extractors import CHUNK, load_extractor
-    from diffusers_progdistill.evaluation.features import SeededClassifier
+    from diffusers_progdistill.evaluation.extractors import CHUNK, SeededClassifier, load_extractor
     from diffusers_progdistill.evaluation.sampling import generate
 
     pipeline = ProgressiveDistillationPipeline.from_pretrained(options.model)

@@ -17,7 +17,7 @@ from conversion_ratios import Distances, chain_of, ratio, show
 
 from diffusers_progdistill.commands.demo import teacher_config
 from diffusers_progdistill.data import ImageData, load_digits
-from diffusers_progdistill.evaluation.features import train_classifier
+from diffusers_progdistill.evaluation.extractors import train_classifier
 from diffusers_progdistill.evaluation.sampling import generate
 from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from diffusers_progdistill.training.chain import distill

@@ -43,11 +43,9 @@ def find_local(path: Path, config: DataOptions, flag: str) -> Found:
 
 def _find_images(root: Path, files: dict[str, list[str]], config: DataOptions, flag: str) -> Found:
     """The images of a folder that belong to the split, with a row of the metadata if there are any."""
-    metadata = None
-    if "metadata" in files:
-        metadata = read_metadata(root, files["metadata"], files["image"], flag)
+    metadata = read_metadata(root, files.get("metadata", []), files["image"], flag)
     names, level = _choose_images(files["image"], config.train_split, flag)
-    if metadata is not None:
+    if "metadata" in files:
         without, of = [name for name in names if name not in metadata.rows], count(len(names), "image")
         names = [name for name in names if name in metadata.rows]
         if not names:
@@ -76,19 +74,18 @@ def _choose_images(names: list[str], wanted: str | None, flag: str) -> tuple[lis
         paths = [name.split("/")[:-1] for name in names]
         folders = [path[level] if len(path) > level else None for path in paths]
         splits = [folder and (read_split(folder) or folder) for folder in folders]
-    used = choose_split(splits, wanted, flag, "image")
-    return [name for name, is_used in zip(names, used) if is_used], level
+    return [names[k] for k in choose_split(splits, wanted, flag, "image")], level
 
 
-def _read_labels(names: list[str], level: int | None, metadata: Metadata | None, column: str, flag: str) -> Labels:
+def _read_labels(names: list[str], level: int | None, metadata: Metadata, column: str, flag: str) -> Labels:
     """The labels of a column of the metadata, or of the class folders, which are the column `label`."""
-    place, rows = f"--class_column {column}", metadata.rows if metadata else {}
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    place = f"--class_column {column}"
+    columns = list(dict.fromkeys(column for row in metadata.rows.values() for column in row))
     if column in columns:
-        values = [rows[name].get(column) for name in names]
+        values = [metadata.rows[name].get(column) for name in names]
         return make_labels(values, place, names.__getitem__, metadata.class_names.get(column))
     if column != "label":
-        has = f"one of {', '.join(columns)}" if metadata is not None else "it has no metadata"
+        has = f"one of {', '.join(columns)}" if columns else "it has no metadata"
         raise InputError(f"{place} is not a column of {flag}: {has}; `label` stands for the names of class folders")
     classes = read_class_folders(names, level, f"{place} of {flag}")
     return make_labels(classes, place, names.__getitem__, are_folders=True)

@@ -62,12 +62,20 @@ def _find_place(metadata: str, file: str, flag: str) -> str:
 
 def _read_file(path: Path, name: str, flag: str) -> tuple[list[dict], dict[str, list[str]]]:
     """The rows of one file, and the class names of its columns."""
+    names, ending = {}, path.suffix.lower()
     try:
-        if path.suffix.lower() == ".parquet":
-            rows, names = _read_parquet(path)
+        if ending == ".parquet":
+            import datasets
+            import pyarrow.parquet as parquet
+
+            table = parquet.read_table(path)
+            features, rows = datasets.Features.from_arrow_schema(table.schema), table.to_pylist()
+            names = {k: list(f.names) for k, f in features.items() if isinstance(f, datasets.ClassLabel)}
         else:
             with open(path, encoding="utf-8-sig", newline="") as file:
-                rows, names = _read_csv(file) if path.suffix.lower() == ".csv" else _read_lines(file), {}
+                rows = _read_csv(file) if ending == ".csv" else [json.loads(line) for line in file if line.strip()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("not every line is an object")
     except Exception as error:  # csv, json, pyarrow and the codec raise a dozen kinds for what is one thing to a user
         raise InputError(f"{flag}: {name} cannot be read as metadata: {explain(error)}") from error
     if not any(KEY in row for row in rows):
@@ -76,25 +84,10 @@ def _read_file(path: Path, name: str, flag: str) -> tuple[list[dict], dict[str, 
     return rows, names
 
 
-def _read_parquet(path: Path) -> tuple[list[dict], dict[str, list[str]]]:
-    import datasets
-    import pyarrow.parquet as parquet
-
-    table = parquet.read_table(path)
-    features = datasets.Features.from_arrow_schema(table.schema)
-    return table.to_pylist(), {k: list(f.names) for k, f in features.items() if isinstance(f, datasets.ClassLabel)}
-
-
 def _read_csv(file: TextIO) -> list[dict]:
+    """The rows of a table whose delimiter is that which its first line has most of."""
     head = file.readline()
     file.seek(0)
     # Spreadsheets of some languages write semicolons. Cells beyond the last column have no name.
     rows = csv.DictReader(file, delimiter=max(",;\t", key=head.count))
     return [{key.strip(): value for key, value in row.items() if key is not None} for row in rows]
-
-
-def _read_lines(file: TextIO) -> list[dict]:
-    rows = [json.loads(line) for line in file if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("not every line is an object")
-    return rows

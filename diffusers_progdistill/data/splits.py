@@ -64,8 +64,8 @@ def find_split_level(names: list[str]) -> int | None:
 
 def choose_split(
     splits: list[str | None], wanted: str | None, flag: str, noun: str, sizes: list[int] | None = None
-) -> list[bool]:
-    """Which entries are used, with a notice of the others, each counted as one `noun` or as its part of `sizes`."""
+) -> list[int]:
+    """The numbers of the entries that are used, with a notice of the others, each as one `noun` or as its `sizes`."""
     there = list(dict.fromkeys(split for split in splits if split is not None))
     asked = "train" if wanted is None else wanted
     # `val` and `dev` are `validation`.
@@ -73,7 +73,7 @@ def choose_split(
     # What is not divided is the training set.
     is_whole = len(there) < 2 and (wanted is None or (asked == "train" and not _WORDS.keys() & set(there)))
     if is_whole:
-        return [True] * len(splits)
+        return list(range(len(splits)))
     if asked not in there:
         what = f"{flag} has no split train" if wanted is None else f"--train_split {wanted} is not a split of {flag}"
         raise InputError(f"{what}: give --train_split with one of its splits ({', '.join(there) or 'there are none'})")
@@ -84,4 +84,4 @@ def choose_split(
     if left:
         shown = enumerate_names((f"{split} ({count(number, noun)})" for split, number in sorted(left.items())), 5)
         notice(f"{flag}: the split {asked} is used; left out: {shown}")
-    return [split == asked for split in splits]
+    return [number for number, split in enumerate(splits) if split == asked]

@@ -31,15 +31,14 @@ def find_on_hub(config: DataOptions, flag: str) -> Found:
     caches = [config.cache_dir, constants.HF_HUB_CACHE, constants.HF_HOME]
     caches += [getattr(datasets.config, option, None) for option in options]
     places = [Path(cache) for cache in caches if cache is not None]
-    return _read_table(splits[names[used.index(True)]], config, flag, places)
+    return _read_table(splits[names[used[0]]], config, flag, places)
 
 
 def find_in_tables(root: Path, names: list[str], config: DataOptions, flag: str) -> Found:
     """The images of one or several tables below a folder, which are one data set if they have the same columns."""
     import pyarrow.parquet as parquet
 
-    used = choose_split(read_table_splits(names), config.train_split, flag, "table")
-    names = [name for name, is_used in zip(names, used) if is_used]
+    names = [names[k] for k in choose_split(read_table_splits(names), config.train_split, flag, "table")]
     _check_columns({name: _read_features(root / name, flag) for name in names}, config, flag)
     if len(folders := sorted({Path(name).parent.as_posix() for name in names})) > 1:
         # On the Hub they may be configurations, one of which was meant.

@@ -16,7 +16,6 @@ from ..errors import InputError
 from ..identity import content_key, model_key
 from ..pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
 from .cache import cached
-from .collector import FeatureCollector
 from .distances import compute_psnr
 from .images import as_bytes
 from .metrics import ImageMetrics
@@ -142,13 +141,10 @@ class Evaluation:
                 others = self._make(self.reference, self._refer(options.seed), part)
                 decibels.append(compute_psnr(images, others))
         agreement = {"psnr_to_reference": torch.cat(decibels).mean().item()} if decibels else {}
-        return [self._describe(name, own) | agreement for name, own in features.items()]
-
-    def _describe(self, name: str, features: FeatureCollector) -> dict:
-        """The figures in an extractor's features, and what they are compared with."""
-        metric = self.metrics[name]
-        keys = {"real_images": metric.data_key, "real_features": metric.key, "real_vs_real": metric.real_vs_real}
-        return {"feature_extractor": name, "metric": metric.name, **keys, **metric.measure(features)}
+        return [
+            {"feature_extractor": name} | self.metrics[name].describe() | self.metrics[name].measure(own) | agreement
+            for name, own in features.items()
+        ]
 
     def _refer(self, seed: int) -> SamplingOptions:
         """How the images of the reference are made."""

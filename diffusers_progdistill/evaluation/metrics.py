@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -12,11 +13,10 @@ from ..errors import InputError
 from ..identity import content_key
 from ..options import DataOptions
 from .cache import cached
-from .collector import MOST_KEPT, FeatureCollector
 from .distances import frechet_distance, kernel_distance, precision_and_recall
-from .extractors import Extractor, load_extractor
+from .extractors import CHUNK, Extractor, load_extractor
 from .images import RealImages, as_bytes, hash_images, open_bar, read_parts, skip_unreadable
-from .moments import Moments, compute_moments, remove
+from .moments import Moments, compute_moments, merge, remove
 
 
 # Each half of them has an image with three neighbours.
@@ -24,6 +24,39 @@ LEAST_IMAGES = 8
 # Precision and recall compare every image with every other.
 MOST_COMPARED = 10_000
 NUM_SPLITS = 5
+# Features that are kept of one set of images; of larger sets the distances that look at single ones see a sample.
+MOST_KEPT = 20_000
+
+
+class FeatureCollector:
+    """The moments of all features, and the features themselves of the images in `is_kept`, or of the first ones."""
+
+    def __init__(self, extractor: Extractor, is_kept: torch.Tensor | None = None) -> None:
+        self.extractor, self._is_kept = extractor, is_kept
+        self._moments, self._kept, self._waiting = None, [], []
+
+    def add(self, images: torch.Tensor) -> None:
+        """Take further `uint8` images, in parts of any sizes: an extractor sees the same groups of them."""
+        waiting = torch.cat([*self._waiting, images])
+        end = len(waiting) - len(waiting) % CHUNK
+        self._take(waiting[:end])
+        self._waiting = [waiting[end:].clone()]
+
+    def _take(self, images: torch.Tensor) -> None:
+        for part in images.split(CHUNK) if len(images) else ():
+            features = self.extractor(part)
+            first = 0 if self._moments is None else self._moments.count
+            numbers = torch.arange(first, first + len(features))
+            is_kept = numbers < MOST_KEPT if self._is_kept is None else self._is_kept[numbers]
+            self._kept.append(features[is_kept])
+            self._moments = merge(self._moments, compute_moments(features))
+
+    def finish(self) -> tuple[Moments, torch.Tensor]:
+        """The moments, and the features that were kept, in their order."""
+        waiting, self._waiting = self._waiting, []
+        for images in waiting:
+            self._take(images)
+        return self._moments, torch.cat(self._kept)
 
 
 class ImageMetrics:
@@ -71,6 +104,11 @@ class ImageMetrics:
         order = _shuffle(len(self._sample), 0)
         figures = _compare_samples(self._sample[order[size:]], self._sample[order[:size]])
         return {"frechet_distance": sum(distances) / NUM_SPLITS, **figures}
+
+    def describe(self) -> dict[str, Any]:
+        """What a row of figures says that they are compared with."""
+        keys = {"real_images": self.data_key, "real_features": self.key}
+        return {"metric": self.name, **keys, "real_vs_real": self.real_vs_real}
 
     def collect(self) -> FeatureCollector:
         """Takes generated images as they are made, for [`measure`]."""

@@ -1,7 +1,7 @@
 """The samplers that a model can be measured with: its own, and stock diffusers' that need no training."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import (
@@ -19,17 +19,12 @@ from ..processes.prediction import to_sample
 # The model's own: what it was trained for.
 OWN = "progdistill"
 
-# Stock schedulers on the grid that ends a step below the last timestep, with no clipping: each at its best.
-STOCK: dict[str, Callable[[dict], SchedulerMixin]] = {
-    "ddim": lambda config: DDIMScheduler.from_config(config, timestep_spacing="trailing"),
-    # A learned variance is not asked for.
-    "ddpm": lambda config: DDPMScheduler.from_config(
-        config, timestep_spacing="trailing", variance_type=fix_variance(config.get("variance_type"))
-    ),
-    "dpmsolver++": lambda config: DPMSolverMultistepScheduler.from_config(
-        config, timestep_spacing="trailing", algorithm_type="dpmsolver++", solver_order=2
-    ),
-    "unipc": lambda config: UniPCMultistepScheduler.from_config(config, timestep_spacing="trailing", solver_order=2),
+# Stock schedulers, each at its best.
+STOCK: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
+    "ddim": (DDIMScheduler, {}),
+    "ddpm": (DDPMScheduler, {}),
+    "dpmsolver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "unipc": (UniPCMultistepScheduler, {"solver_order": 2}),
 }
 SAMPLERS = (OWN, *STOCK)
 
@@ -44,9 +39,14 @@ class SamplingOptions:
     sampler: str = OWN
 
 
-def fix_variance(variance_type: str | None) -> str:
-    """DDPM's own variance in place of a learned one."""
-    return "fixed_small" if variance_type is None or variance_type.startswith("learned") else variance_type
+def make_scheduler(sampler: str, config: dict[str, Any]) -> SchedulerMixin:
+    """A stock scheduler on the grid that ends a step below the last timestep, with no clipping."""
+    kind, options = STOCK[sampler]
+    config = dict(config, clip_sample=False, thresholding=False)
+    # A learned variance is not asked for.
+    if (config.get("variance_type") or "learned").startswith("learned"):
+        config["variance_type"] = "fixed_small"
+    return kind.from_config(config, timestep_spacing="trailing", **options)
 
 
 @torch.no_grad()
@@ -64,9 +64,9 @@ def sample(
         return pipeline(count, labels, num_steps, generators, **own).images
     device, schedule = pipeline._execution_device, pipeline.scheduler.schedule
     labels = pipeline.prepare_class_labels(labels, count, device)
-    config = dict(pipeline.scheduler.config, clip_sample=False, thresholding=False)
+    config = dict(pipeline.scheduler.config)
     merged = config["prediction_type"] == "sample_epsilon"
-    scheduler = STOCK[options.sampler](config | ({"prediction_type": "sample"} if merged else {}))
+    scheduler = make_scheduler(options.sampler, config | ({"prediction_type": "sample"} if merged else {}))
     scheduler.set_timesteps(num_steps, device=device)
     latents = noise.to(device, pipeline.denoiser.network.dtype) * scheduler.init_noise_sigma
     # DDIM and the solvers draw nothing; asked whether it takes a generator, DDIM would use it for eta alone.

@@ -13,10 +13,10 @@ from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.data import ImageData
 from diffusers_progdistill.data.decode import Reading
 from diffusers_progdistill.errors import DiskError
-from diffusers_progdistill.evaluation import collector, distances
+from diffusers_progdistill.evaluation import distances
 from diffusers_progdistill.evaluation import metrics as metrics_module
 from diffusers_progdistill.evaluation.distances import frechet_distance, kernel_distance, precision_and_recall
-from diffusers_progdistill.evaluation.features import train_classifier
+from diffusers_progdistill.evaluation.extractors import train_classifier
 from diffusers_progdistill.evaluation.images import RealImages, hash_images, read_parts
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
 from diffusers_progdistill.evaluation.sampling import split_parts
@@ -88,8 +88,7 @@ def test_figures_are_those_of_all_features_at_once(tmp_path):
 
 
 def test_of_many_images_a_sample_is_kept(tmp_path, monkeypatch):
-    for module in (collector, metrics_module):
-        monkeypatch.setattr(module, "MOST_KEPT", 300)
+    monkeypatch.setattr(metrics_module, "MOST_KEPT", 300)
     data, fake = ManyImages(1500), everything(ManyImages(900))
     a, b = (images.flatten(1)[:, :5].float() for images in (everything(data), fake))
     metrics = ImageMetrics(data, pixel_extractor(), 1000, str(tmp_path))

@@ -6,7 +6,7 @@ from diffusers import DDPMScheduler
 from helpers.networks import tiny_unet
 
 from diffusers_progdistill import ProgressiveDistillationPipeline, ProgressiveDistillationScheduler
-from diffusers_progdistill.evaluation.samplers import SAMPLERS, STOCK, SamplingOptions
+from diffusers_progdistill.evaluation.samplers import SAMPLERS, SamplingOptions, make_scheduler
 from diffusers_progdistill.evaluation.sampling import chunk_size, generate, sample_chunk
 
 
@@ -40,7 +40,7 @@ def test_two_headed_teachers_and_classes(sampler):
 
 
 def test_ancestral_sampling_of_a_learned_variance_uses_its_own():
-    scheduler = STOCK["ddpm"](dict(DDPMScheduler(variance_type="learned_range").config))
+    scheduler = make_scheduler("ddpm", dict(DDPMScheduler(variance_type="learned_range").config))
     assert scheduler.config.variance_type == "fixed_small"
 
 
