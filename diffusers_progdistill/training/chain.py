@@ -12,7 +12,7 @@ from ..errors import InputError, PublishError
 from ..families import Model, open_model
 from ..hub.folder import Publication, publish_folder, write_card
 from ..hub.upload import open_repository
-from ..objectives.registry import OBJECTIVES
+from ..objectives.registry import find_objective
 from ..objectives.stage import Stage
 from ..pipelines.loading import ModelSource
 from ..record import Record, drop_missing_stages, only_process_in
@@ -199,7 +199,7 @@ def build_distillation(run: Run, teacher: Model, stage: Stage) -> StageTask:
     frozen = replace(
         denoiser, network=prepare_frozen(run.accelerator, denoiser.network), guidance_scale=guidance_scale
     )
-    objective = OBJECTIVES[config.objective].build(denoiser.make_student(), frozen, stage, config)
+    objective = find_objective(config.objective).build(denoiser.make_student(), frozen, stage, config)
     metadata = {"num_inference_steps": stage.num_steps, "weighting": config.weighting, **run.teacher.metadata}
     if config.stochastic_sampler:
         metadata["stochastic_sampler"] = True

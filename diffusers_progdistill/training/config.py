@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from typing import Any, Literal, Self
 
 from ..errors import InputError
+from ..objectives.registry import OBJECTIVES
 from ..options import NOT_NEGATIVE, POSITIVE, SHARE, DataOptions, Valid, neutral_option, option
 from .trackers import list_trackers
 
@@ -17,6 +18,7 @@ LRScheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 TEACHER_FLAG = "--pretrained_teacher_model"
 AT_LEAST_1 = Valid(lambda value: 1 <= value < float("inf"), "a number of at least 1")
 POWER_OF_TWO = Valid(lambda value: value >= 2 and value & (value - 1) == 0, "2, 4, 8 or another power of two")
+KNOWN_OBJECTIVE = Valid(lambda value: value in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}")
 STEPS_OR_AUTO = Valid(
     lambda value: value == "auto" or (isinstance(value, int) and value > 0), "a positive number, or auto"
 )
@@ -159,10 +161,11 @@ class DistillationConfig(ConversionConfig):
         "What the options are that are not given: 'paper', as Salimans & Ho (2022) did, or 'default', as measured best"
         " here. Default: default, or what the run in --output_dir began with.",
     )
-    objective: Literal["distillation", "consistency"] = option(
+    objective: str = option(
         "distillation",
         "What students learn: 'distillation', progressive distillation, or 'consistency', a baseline: one student of"
         " --end_steps by consistency distillation.",
+        KNOWN_OBJECTIVE,
     )
     start_steps: str | None = option(
         None,

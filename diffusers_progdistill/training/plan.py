@@ -7,7 +7,7 @@ import psutil
 import torch
 
 from ..data import ImageData
-from ..objectives.registry import OBJECTIVES
+from ..objectives.registry import find_objective
 from ..objectives.stage import Stage
 from .config import ConversionConfig, DistillationConfig
 from .loop import StageTrainer
@@ -42,7 +42,7 @@ def build_plan(config: DistillationConfig, teacher: Teacher) -> list[Stage]:
         factor = 2 if config.stochastic_sampler else before // n
         # Guidance that no conversion stage folds in is asked for by the first stage, with two passes a step.
         is_guided = config.guidance_scale != 1 and not teacher.reasons and not stages
-        asked = OBJECTIVES[config.objective].count_example_passes(factor, 2 if is_guided else 1)
+        asked = find_objective(config.objective).count_example_passes(factor, 2 if is_guided else 1)
         passes = 3 + asked / config.reuse_targets
         # A student is right on its own grid alone, and there DDIM is exact.
         midpoint = config.teacher_solver == "midpoint" and not stages and not teacher.is_student
