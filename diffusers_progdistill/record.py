@@ -36,46 +36,33 @@ def list_versions() -> dict[str, str]:
     return found
 
 
-def read_content(path: Path) -> dict:
-    """What a `chain.json` holds; a `ValueError` if it cannot be read or is something else."""
+def read_record(folder: Path, what: str, advice: str) -> dict:
+    """What the `chain.json` of a folder holds, which a message calls `what`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
         content["settings"].items(), content["finished"]
-        if not all(STAGE_NAME.fullmatch(stage["name"]) for stage in content["stages"]):
-            raise ValueError("a stage has a name that no stage has")
-        return content
-    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-        raise ValueError(f"{path} cannot be read") from error
-
-
-def read_begun(folder: Path) -> dict | None:
-    """The record of the run that an output folder holds, if any; one that an earlier version wrote is refused."""
-    if not (folder / RECORD_NAME).exists():
-        return None
-    try:
-        content = read_content(folder / RECORD_NAME)
-    except ValueError as error:
-        raise InputError(f"--output_dir {folder}: {error}; give a new folder") from error
-    check_format(content, f"--output_dir {folder} holds a run of an earlier version: give a new folder")
+        is_known = all(STAGE_NAME.fullmatch(stage["name"]) for stage in content["stages"])
+    except (ValueError, KeyError, AttributeError, TypeError, OSError):
+        is_known = False
+    if not is_known:
+        raise InputError(f"{what} holds no readable {RECORD_NAME}: {advice}")
+    if content.get("format") != FORMAT:
+        raise InputError(f"{what} holds a run of an earlier version: {advice}")
     return content
 
 
-def check_format(content: dict, message: str) -> None:
-    """Refuse a record that an earlier version wrote."""
-    if content.get("format") != FORMAT:
-        raise InputError(message)
+def read_begun(folder: Path) -> dict | None:
+    """The record of the run that an output folder holds, if any."""
+    is_there = (folder / RECORD_NAME).exists()
+    return read_record(folder, f"--output_dir {folder}", "give a new folder") if is_there else None
 
 
 def read_finished(folder: Path, given: str | None) -> dict:
     """The record of a folder that a command is given, which must hold finished students."""
+    advice = "give the OUTPUT_DIR of `progdistill distill`"
     if given is None:
         raise InputError("give the folder first, the OUTPUT_DIR of `progdistill distill`")
-    advice = "give the OUTPUT_DIR of `progdistill distill`"
-    try:
-        content = drop_missing_stages(folder, read_content(folder / RECORD_NAME))
-    except ValueError as error:
-        raise InputError(f"{given} holds no readable {RECORD_NAME}: {advice}") from error
-    check_format(content, f"{given} holds a run of an earlier version: distill anew, or give the students alone")
+    content = drop_missing_stages(folder, read_record(folder, given, advice))
     if not list_students(content) or "about" not in content:
         raise InputError(f"{given} holds no finished student: {advice}")
     return content

@@ -70,7 +70,7 @@ def measure(config: DistillationConfig, folder: Path, options):
     unet = pipelines[0][1].unet.config
     data = load_data(config, unet.in_channels, unet.sample_size)
     config.feature_extractor = options.feature_extractor
-    metrics = load_metrics(config.feature_extractor, config, options.num_images, data, accelerator)
+    metrics = load_metrics(config, config.feature_extractor, options.num_images, data, accelerator)
     seeds, steps = ([int(word) for word in text.split(",")] for text in (options.seeds, options.steps))
     settings = EvaluationSettings(options.num_images, tuple(seeds))
     evaluation = Evaluation(options.evaluation, accelerator, metrics, settings)

@@ -127,7 +127,7 @@ class ImageMetrics:
 
 
 def load_metrics(
-    words: str, config: DataOptions, num_images: int, data: ImageData, accelerator: Accelerator
+    config: DataOptions, words: str, num_images: int, data: ImageData, accelerator: Accelerator
 ) -> dict[str, ImageMetrics]:
     """What the main process measures with, by the words of `--feature_extractor`; the others make images only."""
     if not accelerator.is_main_process:

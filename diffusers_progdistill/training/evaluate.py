@@ -50,7 +50,7 @@ def evaluate(config: EvaluationConfig, targets: list[str]) -> Path:
     data = load_data(config, channels, side, IMAGES_IN_MEMORY)
     own_folder = Path(targets[0]) if len(records) == 1 == len(targets) else None
     folder = Path(config.output_dir or own_folder or "evaluation")
-    metrics = load_metrics(config.feature_extractor, config, config.num_images, data, accelerator)
+    metrics = load_metrics(config, config.feature_extractor, config.num_images, data, accelerator)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     seeds = tuple(map(int, split_words(config.seeds)))

@@ -35,7 +35,7 @@ class Report:
         self.pictures, self.rows, self.evaluation = [], [], None
         self._add_pictures("teacher", self.teacher, config.start_steps)
         if config.eval_images:
-            metrics = load_metrics(config.feature_extractor, config, config.eval_images, data, accelerator)
+            metrics = load_metrics(config, config.feature_extractor, config.eval_images, data, accelerator)
             settings = EvaluationSettings(
                 config.eval_images, batch_size=config.eval_batch_size, cache_dir=config.cache_dir, has_bar=False
             )
