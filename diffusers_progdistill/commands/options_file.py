@@ -11,11 +11,12 @@ import yaml
 
 from ..errors import InputError
 from ..paths import settle_path
+from .main import COMMANDS
 from .words import read_truth, suggest
 
 
 # A file may serve several commands: options that only one of them takes stand in a section of its name.
-SECTIONS = ("train_teacher", "convert", "distill", "evaluate", "sample", "push", "card", "demo")
+SECTIONS = {name.replace("-", "_") for name in COMMANDS}
 # Options of which a list is meant as words with commas.
 LISTS = {"report_to", "feature_extractor", "samplers", "steps", "seeds", "class_labels"}
 BYTE_ORDER_MARKS = {
