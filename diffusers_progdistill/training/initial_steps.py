@@ -103,18 +103,16 @@ def find_start(teacher: Model, end_steps: int, solver: str, accelerator: Acceler
     variance, those of `REFERENCE_STEPS` steps from the same noise, in the median; and the share of the variance that
     still changes, by the steps that were tried.
     """
-    changes, steps = {}, 2 * end_steps
-    if steps >= REFERENCE_STEPS[solver]:
-        return doubled(end_steps, MOST_STEPS[solver]), changes
-    reference = sample_teacher(teacher, REFERENCE_STEPS[solver], solver, accelerator)
-    variance = (reference - reference.mean(0)).square().mean()
+    # Fewer than eight never do.
+    changes, steps = {}, doubled(end_steps, 8)
+    if steps < REFERENCE_STEPS[solver]:
+        reference = sample_teacher(teacher, REFERENCE_STEPS[solver], solver, accelerator)
+        variance = (reference - reference.mean(0)).square().mean()
     while steps < REFERENCE_STEPS[solver]:
-        # Fewer than eight never do.
-        if steps >= 8:
-            errors = (sample_teacher(teacher, steps, solver, accelerator) - reference).square().flatten(1).mean(1)
-            changes[steps] = (errors.median() / variance).item()
-            if changes[steps] <= TOLERANCE:
-                return steps, changes
+        errors = (sample_teacher(teacher, steps, solver, accelerator) - reference).square().flatten(1).mean(1)
+        changes[steps] = (errors.median() / variance).item()
+        if changes[steps] <= TOLERANCE:
+            return steps, changes
         steps *= 2
     return doubled(end_steps, MOST_STEPS[solver]), changes
 
