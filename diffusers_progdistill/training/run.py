@@ -223,6 +223,8 @@ def describe_run(config: DistillationConfig, teacher: Teacher, data: ImageData) 
         },
         "recipe": config.recipe,
     }
+    if teacher.model.family.stock_call is not None:
+        about["model"]["stock_call"] = teacher.model.family.stock_call
     if teacher.reasons:
         about["converted"] = teacher.reasons
     if teacher.guidance_scale != 1:
