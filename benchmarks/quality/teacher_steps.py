@@ -12,8 +12,9 @@ from accelerate import Accelerator
 
 from diffusers_progdistill.data import load_digits
 from diffusers_progdistill.evaluation.metrics import ImageMetrics
-from diffusers_progdistill.pipelines.pipeline_progressive_distillation import ProgressiveDistillationPipeline
-from diffusers_progdistill.training import start
+from diffusers_progdistill.families import open_model
+from diffusers_progdistill.pipelines.source import ModelSource
+from diffusers_progdistill.training import initial_steps
 
 
 def main():
@@ -22,16 +23,16 @@ def main():
     parser.add_argument("--steps", default="16,32,64,128")
     parser.add_argument("--num_images", type=int, default=2000)
     options = parser.parse_args()
-    pipeline = ProgressiveDistillationPipeline.from_pretrained(options.teacher)
-    pipeline.unet.eval().requires_grad_(False)
-    start.NUM_IMAGES, accelerator = options.num_images, Accelerator(cpu=True)
+    teacher = open_model(ModelSource(options.teacher)).freeze("cpu")
+    initial_steps.NUM_IMAGES, accelerator = options.num_images, Accelerator(cpu=True)
     metrics = ImageMetrics(load_digits(), num_images=options.num_images)
-    reference = start.sample_teacher(pipeline, start.REFERENCE_STEPS["midpoint"], "midpoint", accelerator)
+    most = initial_steps.REFERENCE_STEPS["midpoint"]
+    reference = initial_steps.sample_teacher(teacher, most, "midpoint", accelerator)
     variance = (reference - reference.mean(0)).square().mean()
     print(f"{'evaluations':>11}{'solver':>10}{'share':>10}{'distance':>10}")
     for steps in (int(word) for word in options.steps.split(",")):
         for solver in ("ddim", "midpoint"):
-            images = start.sample_teacher(pipeline, steps, solver, accelerator)
+            images = initial_steps.sample_teacher(teacher, steps, solver, accelerator)
             share = ((images - reference).square().flatten(1).mean(1).median() / variance).item()
             distance = metrics.distance((images / 2 + 0.5).cpu())
             print(f"{steps:>11}{solver:>10}{share:>10.1e}{distance:>10.3f}", flush=True)

@@ -57,7 +57,7 @@ class LatentCodec(Codec):
         vae ([`AutoencoderKL`]): Not trained. Images are encoded as the mean of its distribution.
     """
 
-    def __init__(self, vae: AutoencoderKL):
+    def __init__(self, vae: AutoencoderKL) -> None:
         self.vae = vae
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
 

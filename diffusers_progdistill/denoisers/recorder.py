@@ -9,7 +9,7 @@ import contextlib
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, Never
 
 import torch
 from diffusers import DiffusionPipeline
@@ -32,7 +32,7 @@ class _Finished(Exception):
     """Leaves a pipeline's call from within."""
 
 
-def record_call(pipeline: DiffusionPipeline, role: str, **call) -> dict:
+def record_call(pipeline: DiffusionPipeline, role: str, **call: Any) -> dict:
     """
     The arguments of the first call of a pipeline's network. The network does not run.
 
@@ -47,7 +47,7 @@ def record_call(pipeline: DiffusionPipeline, role: str, **call) -> dict:
     recorded = {}
     signature = inspect.signature(getattr(pipeline, role).forward)
 
-    def forward(*args, **kwargs):
+    def forward(*args: Any, **kwargs: Any) -> Never:
         recorded.update(signature.bind(*args, **kwargs).arguments)
         raise _Finished
 
@@ -56,7 +56,7 @@ def record_call(pipeline: DiffusionPipeline, role: str, **call) -> dict:
     return recorded
 
 
-def probe_steps(pipeline: DiffusionPipeline, role: str, num_steps: int, **call) -> list[ProbedStep]:
+def probe_steps(pipeline: DiffusionPipeline, role: str, num_steps: int, **call: Any) -> list[ProbedStep]:
     """
     The steps of a pipeline's call with `num_inference_steps=num_steps`. Neither the network nor a decoder runs.
 
@@ -87,7 +87,7 @@ def _run_with_constant(pipeline: DiffusionPipeline, role: str, num_steps: int, v
     network, scheduler, steps, times = getattr(pipeline, role), pipeline.scheduler, [], []
     signature, step = inspect.signature(network.forward), scheduler.step
 
-    def forward(*args, **kwargs):
+    def forward(*args: Any, **kwargs: Any) -> Any:
         arguments = signature.bind(*args, **kwargs).arguments
         times.append(float(torch.as_tensor(arguments["timestep"]).flatten()[0]))
         sample = next(iter(arguments.values()))
@@ -96,14 +96,14 @@ def _run_with_constant(pipeline: DiffusionPipeline, role: str, num_steps: int, v
         output = output.to(sample.device)
         return Transformer2DModelOutput(sample=output) if kwargs.get("return_dict", True) else (output,)
 
-    def record_step(output, timestep, sample, *args, **kwargs):
+    def record_step(output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
         result = step(output, timestep, torch.full_like(sample, PROBE - value), *args, **kwargs)
         steps.append((times[-1], result[0].flatten()[0].item()))
         if len(steps) == num_steps:
             raise _Finished
         return result
 
-    record_step.__signature__ = inspect.signature(step)
+    record_step.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]
     generator = torch.Generator().manual_seed(0)
     with _replaced(network, "forward", forward), _replaced(scheduler, "step", record_step):
         with contextlib.suppress(_Finished):

@@ -71,7 +71,7 @@ class Family(abc.ABC):
     stock_call: str | None = None
 
     @abc.abstractmethod
-    def check_index(self, index: dict, what: str):
+    def check_index(self, index: dict, what: str) -> None:
         """
         Refuse what a `model_index.json` says before anything else is read or downloaded.
 
@@ -88,7 +88,7 @@ class Family(abc.ABC):
             [`InputError`]: If it cannot be used, in one line.
         """
 
-    def check_options(self, config: Any):  # noqa: B027 - a family may take all
+    def check_options(self, config: Any) -> None:  # noqa: B027 - a family may take all
         """
         Refuse options of `progdistill distill` that its students cannot have.
 
@@ -96,7 +96,7 @@ class Family(abc.ABC):
             [`InputError`]: In one line.
         """
 
-    def check_steps(self, teacher: Model, num_steps: int):  # noqa: B027 - a family may store any number
+    def check_steps(self, teacher: Model, num_steps: int) -> None:  # noqa: B027 - a family may store any number
         """
         Refuse a number of steps whose student could not be stored.
 
@@ -109,7 +109,7 @@ class Family(abc.ABC):
         """Channels of the images, and their side as the network's config has it: a number, two, or `None`."""
 
     @abc.abstractmethod
-    def set_resolution(self, model: Model, resolution: int, owner: str):
+    def set_resolution(self, model: Model, resolution: int, owner: str) -> None:
         """
         Make a model one of images of this side.
 
@@ -130,7 +130,7 @@ class Family(abc.ABC):
         return self.build_model(model.network, attach_metadata(model.scheduler, **metadata), model)
 
     @abc.abstractmethod
-    def save_student(self, student: Model, folder: Path):
+    def save_student(self, student: Model, folder: Path) -> None:
         """Write a complete pipeline folder that stock diffusers loads and samples, wherever it can."""
 
     @abc.abstractmethod

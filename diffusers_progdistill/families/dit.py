@@ -17,6 +17,7 @@ from ..pipelines.latent_sampler import LatentSampler
 from ..pipelines.loading import load_scheduler, unclip
 from ..pipelines.source import ModelSource, find_place
 from ..pipelines.weights import load_network
+from ..schedulers import ProgressiveDistillationScheduler
 from .base import Family, Model
 from .stored import check_export, check_steps
 
@@ -42,7 +43,7 @@ class DiTFamily(Family):
     pipeline_classes = ("DiTPipeline",)
     stock_call = "class_labels=[{label}], num_inference_steps={steps}, guidance_scale=1.0"
 
-    def check_index(self, index: dict, what: str):
+    def check_index(self, index: dict, what: str) -> None:
         for name, kinds in COMPONENTS.items():
             library, kind = index.get(name) or (None, None)
             if library != "diffusers" or kind not in kinds:
@@ -58,7 +59,14 @@ class DiTFamily(Family):
         names = {int(label): name for label, name in (index.get("id2label") or {}).items()}
         return self.wrap(transformer, vae, scheduler, names, folder)
 
-    def wrap(self, transformer, vae, scheduler, class_names, folder) -> Model:
+    def wrap(
+        self,
+        transformer: DiTTransformer2DModel,
+        vae: AutoencoderKL,
+        scheduler: ProgressiveDistillationScheduler,
+        class_names: dict[int, str],
+        folder: Path | None,
+    ) -> Model:
         """Loaded components as a model."""
         null = transformer.config.num_embeds_ada_norm
         denoiser = DiTDenoiser(
@@ -79,18 +87,18 @@ class DiTFamily(Family):
     def read_image_size(self, model: Model) -> tuple[int, object]:
         return model.codec.vae.config.in_channels, model.network.config.sample_size * model.codec.factor
 
-    def set_resolution(self, model: Model, resolution: int, owner: str):
+    def set_resolution(self, model: Model, resolution: int, owner: str) -> None:
         side = model.network.config.sample_size * model.codec.factor
         if resolution != side:
             raise InputError(f"--resolution {resolution} must be {side}, which {owner} was made for")
 
-    def check_options(self, config: Any):
+    def check_options(self, config: Any) -> None:
         if config.stochastic_sampler:
             raise InputError("--stochastic_sampler: DiTPipeline has no such sampler; leave it out")
         if config.clip_loss:
             raise InputError("--clip_loss judges pixels, but a DiT makes latents: leave it out")
 
-    def check_steps(self, teacher: Model, num_steps: int):
+    def check_steps(self, teacher: Model, num_steps: int) -> None:
         check_steps(teacher.denoiser.process, num_steps)
 
     def choose_prediction_type(self, teacher: Model) -> str:
@@ -107,7 +115,7 @@ class DiTFamily(Family):
         names = dict(enumerate(scheduler.metadata.get("class_names", [])))
         return self.wrap(network, teacher.codec.vae, scheduler, names, teacher.folder)
 
-    def save_student(self, student: Model, folder: Path):
+    def save_student(self, student: Model, folder: Path) -> None:
         replace_component(student.folder, "transformer", student.network, student.scheduler, folder)
         if student.num_trained_steps is not None:
             check_export(folder, "transformer", student, class_labels=[0], guidance_scale=1.0)

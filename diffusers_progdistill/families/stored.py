@@ -15,7 +15,7 @@ from .base import Model
 TOLERANCE = 1e-4
 
 
-def check_steps(process: NoiseProcess, num_steps: int):
+def check_steps(process: NoiseProcess, num_steps: int) -> None:
     """
     Refuse a number of steps that no stock scheduler samples exactly.
 
@@ -39,7 +39,7 @@ def list_trained_steps(process: NoiseProcess, prediction_type: str, num_steps: i
     return [ProbedStep(time, *step.prev) for (_, time), step in zip(levels, steps)]
 
 
-def check_export(folder: Path, role: str, student: Model, **call):
+def check_export(folder: Path, role: str, student: Model, **call) -> None:
     """
     Reopen a stored student by stock diffusers and compare every step with the one that was trained.
 

@@ -28,7 +28,7 @@ class UNet2DFamily(Family):
         *("ConsistencyModelPipeline", "ScoreSdeVePipeline", "KarrasVePipeline"),
     )
 
-    def check_index(self, index: dict, what: str):
+    def check_index(self, index: dict, what: str) -> None:
         check_components(index, what)
 
     def open(self, source: ModelSource, folder: Path, index: dict) -> Model:
@@ -41,14 +41,14 @@ class UNet2DFamily(Family):
     def read_image_size(self, model: Model) -> tuple[int, object]:
         return model.network.config.in_channels, model.network.config.sample_size
 
-    def set_resolution(self, model: Model, resolution: int, owner: str):
+    def set_resolution(self, model: Model, resolution: int, owner: str) -> None:
         check_levels(resolution, model.network.config, owner)
         model.network.register_to_config(sample_size=resolution)
 
     def build_model(self, network: UNet2DModel, scheduler: SchedulerMixin, teacher: Model | None) -> Model:
         return self.wrap(ProgressiveDistillationPipeline(network, scheduler))
 
-    def save_student(self, student: Model, folder: Path):
+    def save_student(self, student: Model, folder: Path) -> None:
         save_pipeline(student.network, student.scheduler, folder)
 
     def choose_prediction_type(self, teacher: Model) -> str:

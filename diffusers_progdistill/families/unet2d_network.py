@@ -54,7 +54,7 @@ def default_unet_config(resolution: int, channels: int) -> dict:
     }
 
 
-def check_forward(unet_config: dict, prediction_type: str):
+def check_forward(unet_config: dict, prediction_type: str) -> None:
     """Refuse a network that cannot take an image of its size, without computing anything."""
     with torch.device("meta"):
         unet = make_unet(unet_config, prediction_type)

@@ -95,7 +95,7 @@ class Objective(abc.ABC):
 
     loss_names: tuple[str, ...] = ("loss",)
 
-    def __init__(self, student: Denoiser, weighting: str):
+    def __init__(self, student: Denoiser, weighting: str) -> None:
         self.student, self.weighting = student, weighting
         self.networks: dict[str, torch.nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}

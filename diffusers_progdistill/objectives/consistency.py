@@ -38,7 +38,7 @@ class ConsistencyObjective(TeacherObjective):
         updates (`int`): Of the stage, over which the two noise levels come nearer.
     """
 
-    def __init__(self, student: Denoiser, teacher: Denoiser, updates: int):
+    def __init__(self, student: Denoiser, teacher: Denoiser, updates: int) -> None:
         super().__init__(student, "constant")
         self.teacher, self.updates = teacher, updates
         self.target = copy.deepcopy(student.network).requires_grad_(False).eval()

@@ -30,7 +30,7 @@ class ConversionObjective(DenoisingObjective):
         teacher ([`Denoiser`]): What the student learns from, on its own process, with its guidance.
     """
 
-    def __init__(self, student: Denoiser, weighting: str, teacher: Denoiser):
+    def __init__(self, student: Denoiser, weighting: str, teacher: Denoiser) -> None:
         super().__init__(student, weighting)
         self.teacher = teacher
         # Noisier than this the teacher is not the target.

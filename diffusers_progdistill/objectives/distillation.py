@@ -42,7 +42,7 @@ class DistillationObjective(TeacherObjective):
         loss ([`DistillationLoss`]): What an error costs.
     """
 
-    def __init__(self, student: Denoiser, teacher: Denoiser, grid: TargetGrid, loss: DistillationLoss):
+    def __init__(self, student: Denoiser, teacher: Denoiser, grid: TargetGrid, loss: DistillationLoss) -> None:
         super().__init__(student, loss.weighting)
         self.teacher, self.grid, self.loss = teacher, grid, loss
         self.num_steps = len(grid.angles)

@@ -48,7 +48,7 @@ def save_pipeline(
     safe_serialization: bool = True,
     variant: str | None = None,
     max_shard_size: int | str | None = None,
-):
+) -> None:
     """
     Write a complete pipeline folder: `model_index.json`, `unet/`, `scheduler/`.
 
@@ -78,14 +78,14 @@ def save_pipeline(
     (save_directory / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def forget_origin(path: Path):
+def forget_origin(path: Path) -> None:
     """Take the folder that a model was once loaded from out of its config: it is a path of this machine."""
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.pop("_name_or_path", None) is not None:
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def write_stock_scheduler(scheduler: ProgressiveDistillationScheduler, folder: Path):
+def write_stock_scheduler(scheduler: ProgressiveDistillationScheduler, folder: Path) -> None:
     """Write the scheduler's config as a `DDIMScheduler`'s, with our metadata under the underscore key."""
     config = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
     # DDIM never reads the schedule's name beside the betas themselves, but must know the one it finds.
@@ -96,7 +96,9 @@ def write_stock_scheduler(scheduler: ProgressiveDistillationScheduler, folder: P
     stock.save_pretrained(folder)
 
 
-def replace_component(origin: Path, name: str, network: ModelMixin, scheduler: SchedulerMixin, save_directory: Path):
+def replace_component(
+    origin: Path, name: str, network: ModelMixin, scheduler: SchedulerMixin, save_directory: Path
+) -> None:
     """
     Write a copy of a pipeline's folder in which one network and the scheduler are others. Components that stay are
     links to the files of `origin` where the file system has links.
@@ -122,7 +124,7 @@ def replace_component(origin: Path, name: str, network: ModelMixin, scheduler: S
     (save_directory / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def link_file(source: str, target: str):
+def link_file(source: str, target: str) -> None:
     """A second name of a file, or a copy where there can be none."""
     try:
         os.link(os.path.realpath(source), target)

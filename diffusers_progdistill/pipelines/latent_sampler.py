@@ -28,7 +28,7 @@ class LatentSampler(ProgressiveDistillationPipeline):
     # diffusers wants the registered modules to be the arguments without a default.
     def __init__(
         self, unet: ModelMixin, vae: AutoencoderKL, scheduler: SchedulerMixin, denoiser: Denoiser | None = None
-    ):
+    ) -> None:
         super().__init__(unet, scheduler)
         self.register_modules(vae=vae)
         self._kept_denoiser = denoiser
@@ -45,7 +45,7 @@ class LatentSampler(ProgressiveDistillationPipeline):
         height, width = (side * LatentCodec(self.vae).factor for side in self.latents_shape(1)[2:])
         return (self.vae.config.in_channels, height, width)
 
-    def decode(self, latents: torch.Tensor, output_type: str):
+    def decode(self, latents: torch.Tensor, output_type: str) -> object:
         """The finished images of the asked type; `"latent"` are the latents."""
         if output_type == "latent":
             return latents

@@ -96,7 +96,7 @@ class BetaProcess(NoiseProcess):
         is_canonical (`bool`): Whether the exact formula is used in place of the table.
     """
 
-    def __init__(self, betas: list[float], num_train_timesteps: int):
+    def __init__(self, betas: list[float], num_train_timesteps: int) -> None:
         self.num_train_timesteps, self.betas = num_train_timesteps, list(betas)
         angles = compute_angles(betas)
         time = torch.arange(1, len(betas) + 1, dtype=torch.float64) / len(betas)

@@ -22,7 +22,7 @@ class ExplodingProcess(NoiseProcess):
         unit (`float`): s at which the noise is as strong as the signal.
     """
 
-    def __init__(self, sigma_min: float, sigma_max: float, unit: float):
+    def __init__(self, sigma_min: float, sigma_max: float, unit: float) -> None:
         self.sigma_min, self.sigma_max, self.unit = sigma_min, sigma_max, unit
 
     @abc.abstractmethod
@@ -59,7 +59,7 @@ class EDMProcess(ExplodingProcess):
         sigma_min, sigma_max, sigma_data, rho (`float`): As in the config of [`EDMEulerScheduler`].
     """
 
-    def __init__(self, sigma_min: float, sigma_max: float, sigma_data: float, rho: float = 7.0):
+    def __init__(self, sigma_min: float, sigma_max: float, sigma_data: float, rho: float = 7.0) -> None:
         super().__init__(sigma_min, sigma_max, unit=sigma_data)
         self.rho = rho
 
@@ -85,7 +85,7 @@ class VarianceExplodingProcess(ExplodingProcess):
         sigma_min, sigma_max (`float`): As in the config of [`ScoreSdeVeScheduler`].
     """
 
-    def __init__(self, sigma_min: float, sigma_max: float):
+    def __init__(self, sigma_min: float, sigma_max: float) -> None:
         super().__init__(sigma_min, sigma_max, unit=0.5)
 
     def sigmas(self, positions: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ class FlowProcess(NoiseProcess):
         counts_from_noise (`bool`, defaults to `False`): It is told that of 1 - t.
     """
 
-    def __init__(self, shift: float = 1.0, time_scale: float = 1000.0, counts_from_noise: bool = False):
+    def __init__(self, shift: float = 1.0, time_scale: float = 1000.0, counts_from_noise: bool = False) -> None:
         self.shift, self.time_scale, self.counts_from_noise = shift, time_scale, counts_from_noise
 
     def levels(self, positions: torch.Tensor) -> NoiseLevel:

@@ -22,13 +22,13 @@ class BatchNoise:
     global batch and sliced, so that any split of it among processes and micro-batches agrees.
     """
 
-    def __init__(self, run: Run, stage: Stage):
+    def __init__(self, run: Run, stage: Stage) -> None:
         self.config, self.stage, self.global_batch = run.config, stage, run.global_batch
         self.null_label, self.codec = run.data.num_classes, run.codec
         self.device = run.accelerator.device
         self.generator = torch.Generator(self.device)
 
-    def draw(self, update: int, data_shape: tuple[int, ...]):
+    def draw(self, update: int, data_shape: tuple[int, ...]) -> tuple[torch.Tensor | None, ...]:
         """Uniform numbers, noise, and flips and label drops (or `None`) of the global batch of one update."""
         self.generator.manual_seed(derive_seed(self.config.seed, self.stage.seed, update))
         options, dropout = {"generator": self.generator, "device": self.device}, self.stage.label_dropout
@@ -68,7 +68,7 @@ class ExampleStream:
         first_update (`int`): The one that is asked for first.
     """
 
-    def __init__(self, run: Run, objective: Objective, stage: Stage, first_update: int):
+    def __init__(self, run: Run, objective: Objective, stage: Stage, first_update: int) -> None:
         self.run, self.objective, self.stage = run, objective, stage
         self.noise, self.block = BatchNoise(run, stage), None
         data, accelerator = run.data, run.accelerator
@@ -112,7 +112,7 @@ class ExampleStream:
             chosen = self.orders[place][self.layout.find_rows(micro_batch)]
             yield buffer.select(chosen, torch.arange(len(chosen), device=chosen.device))
 
-    def _fill(self, block: int):
+    def _fill(self, block: int) -> None:
         """Ask the teacher for the batches of a block of updates, and draw who takes which when."""
         left = math.ceil((self.stage.updates - block * self.block_updates) / self.stage.reuse)
         count = min(BUFFER_BATCHES, left)

@@ -1,6 +1,7 @@
 """One stage, from the first update to the last."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,7 @@ class StageTrainer:
         monitor: Monitor,
         checkpoints: Checkpoints | None = None,
         stop: StopRequest | None = None,
-    ):
+    ) -> None:
         self.run, self.accelerator, self.config = run, run.accelerator, run.config
         self.stage, self.objective = task.stage, task.objective
         self.monitor, self.checkpoints, self.stop = monitor, checkpoints, stop
@@ -73,7 +74,7 @@ class StageTrainer:
             self.restore(checkpoints.load())
         self.began = time.perf_counter()
 
-    def prepare_objective(self):
+    def prepare_objective(self) -> None:
         """What an objective has of its own is brought to the device, and shared as the student is if it is trained."""
         networks, optimizers = self.objective.networks, self.objective.optimizers
         for name, network in networks.items():
@@ -134,7 +135,7 @@ class StageTrainer:
             means = {name: mean + losses[name].detach() / micro_batches for name, mean in means.items()}
         return means
 
-    def save_or_stop(self, done: int, to_stop: bool):
+    def save_or_stop(self, done: int, to_stop: bool) -> None:
         """Write the checkpoint that is due after `done` updates, and leave the stage if that was asked for."""
         if done == self.stage.updates:
             return
@@ -144,7 +145,7 @@ class StageTrainer:
         if to_stop:
             self.stop.stop()
 
-    def attach_to(self, checkpoints: Checkpoints):
+    def attach_to(self, checkpoints: Checkpoints) -> None:
         """Name all that a checkpoint holds."""
         own = self.objective
         averages = ({} if self.ema is None else {"model": self.ema}) | own.averages
@@ -152,7 +153,7 @@ class StageTrainer:
             {"model": self.network, **own.networks}, {"model": self.optimizer, **own.optimizers}, averages
         )
 
-    def restore(self, saved: dict | None):
+    def restore(self, saved: dict | None) -> None:
         """Go on from a checkpoint's state."""
         if saved is not None:
             self.first, self.seconds_before, self.mean_loss = saved["update"], saved["seconds"], saved["mean_loss"]
@@ -174,7 +175,9 @@ class StageTrainer:
         return StageResult(self.stage.updates, self.seconds, self.mean_loss, self.skipped, network.eval(), scale)
 
 
-def make_learning_rate(config: TrainingConfig, optimizer: torch.optim.Optimizer, updates: int):
+def make_learning_rate(
+    config: TrainingConfig, optimizer: torch.optim.Optimizer, updates: int
+) -> Callable[[int], float]:
     """diffusers' rate schedules as a pure function of the update: nothing to save, nothing to step twice."""
     schedule = get_scheduler(
         config.lr_scheduler, optimizer, num_warmup_steps=config.lr_warmup_steps, num_training_steps=updates

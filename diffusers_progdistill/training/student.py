@@ -1,7 +1,7 @@
 """One stage's model: trained, then written as a pipeline folder and as a line of the record."""
 
 from ..disk import replace_folder, writing
-from ..families import Model
+from ..families import Family, Model
 from ..record import Record
 from .checkpointing import Checkpoints
 from .loop import StageResult, StageTrainer
@@ -61,7 +61,9 @@ def make_student(
     return student
 
 
-def make_single(run: Run, task: StageTask, family, monitor: Monitor, record: Record, stop: StopRequest):
+def make_single(
+    run: Run, task: StageTask, family: Family, monitor: Monitor, record: Record, stop: StopRequest
+) -> None:
     """Train the only model of a run, write it to the output folder itself, and finish its record."""
     with stop.deferred():
         result = train_task(run, task, monitor, record, stop)
