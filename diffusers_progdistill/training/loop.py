@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from diffusers.optimization import get_scheduler
 
+from ..errors import InputError
 from ..seeds import derive_seed
 from .checkpointing import Checkpoints
 from .config import TrainingConfig
@@ -77,6 +78,8 @@ class StageTrainer:
     def prepare_objective(self) -> None:
         """What an objective has of its own is brought to the device, and shared as the student is if it is trained."""
         networks, optimizers = self.objective.networks, self.objective.optimizers
+        if networks and self.accelerator.is_fsdp2:
+            raise InputError("FSDP 2 spreads the student alone, and --objective has a second network: use MULTI_GPU")
         for name, network in networks.items():
             networks[name] = network.to(self.accelerator.device)
             if name in optimizers:
