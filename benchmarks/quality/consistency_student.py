@@ -27,7 +27,10 @@ from diffusers_progdistill.training.config import DistillationConfig
 
 
 class ConsistencyPipeline(ProgressiveDistillationPipeline):
-    """Multistep consistency sampling at u = 1, (N - 1)/N, ... 1/N."""
+    """
+    Multistep consistency sampling at u = 1, (N - 1)/N, ... 1/N. For two steps that is t = tan(phi) = 1,
+    where the authors take 0.8 and 1.5; for more than two they search.
+    """
 
     fresh_noise = True
 
