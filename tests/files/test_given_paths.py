@@ -24,7 +24,7 @@ CONFIGS = {
 }
 # Options of text that name no file: words, names on the Hub, names of columns, lists of numbers.
 NO_PATHS = {
-    *("dataset_config_name", "image_column", "class_column", "background_color", "train_split", "recipe"),
+    *("dataset_config_name", "image_column", "class_column", "background_color", "train_split", "recipe", "objective"),
     *("hub_token", "hub_model_id", "hub_license", "report_to", "revision", "variant", "start_steps"),
     *("samplers", "steps", "seeds", "class_labels", "teacher_solver"),
 }
