@@ -123,7 +123,10 @@ class Family(abc.ABC):
 
     def build_scheduler(self, teacher: Model, **metadata) -> SchedulerMixin:
         """What is stored beside a student of a teacher, with `metadata` (JSON values) under `_progdistill`."""
-        return attach_metadata(teacher.scheduler, **metadata)
+        # However its teacher is sampled: a student's steps are not clipped, and the last one ends in clean data.
+        trained = {"set_alpha_to_one": True, "clip_sample": False, "thresholding": False}
+        scheduler = type(teacher.scheduler).from_config(teacher.scheduler.config, **trained)
+        return attach_metadata(scheduler, **metadata)
 
     def add_metadata(self, model: Model, **metadata) -> Model:
         """The same model with more metadata beside its schedule."""

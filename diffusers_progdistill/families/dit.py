@@ -7,23 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiTTransformer2DModel, SchedulerMixin
+from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel, SchedulerMixin
 
 from ..denoisers.base import Conditioning, Denoiser
 from ..denoisers.codec import LatentCodec
 from ..errors import InputError
-from ..pipelines.export import attach_metadata, replace_component
+from ..pipelines.export import attach_metadata, make_stock_scheduler, replace_component
 from ..pipelines.latent_sampler import LatentSampler
 from ..pipelines.loading import load_scheduler, unclip
 from ..pipelines.source import ModelSource, find_place
 from ..pipelines.weights import load_network
 from ..schedulers import ProgressiveDistillationScheduler
 from .base import Family, Model
-from .stored import check_export, check_steps
+from .stored import TOLERANCE, check_export, check_steps, measure_steps
 
 
 # What published models call the transformer, which had no class of its own then.
 OLD_NAME = "Transformer2DModel"
+# One image without guidance, to look at the steps.
+CALL = {"class_labels": [0], "guidance_scale": 1.0}
 # The classes that each component may have.
 COMPONENTS = {"transformer": ("DiTTransformer2DModel", OLD_NAME), "vae": ("AutoencoderKL",)}
 
@@ -100,6 +102,14 @@ class DiTFamily(Family):
 
     def check_steps(self, teacher: Model, num_steps: int) -> None:
         check_steps(teacher.denoiser.process, num_steps)
+        scheduler = make_stock_scheduler(self.build_scheduler(teacher, num_inference_steps=num_steps))
+        stock = DiTPipeline(teacher.network, teacher.codec.vae, scheduler)
+        error = measure_steps(stock, "transformer", teacher.denoiser, num_steps, **CALL)
+        if not error <= TOLERANCE:
+            raise InputError(
+                f"a student of {num_steps} steps cannot be stored: a DDIMScheduler with the teacher's config steps"
+                f" {error:.1e} away from what it would be trained for"
+            )
 
     def choose_prediction_type(self, teacher: Model) -> str:
         return teacher.denoiser.prediction_type
@@ -118,4 +128,4 @@ class DiTFamily(Family):
     def save_student(self, student: Model, folder: Path) -> None:
         replace_component(student.folder, "transformer", student.network, student.scheduler, folder)
         if student.num_trained_steps is not None:
-            check_export(folder, "transformer", student, class_labels=[0], guidance_scale=1.0)
+            check_export(folder, "transformer", student, **CALL)

@@ -1,9 +1,11 @@
 """Whether stock diffusers steps a stored student as it was trained to be stepped."""
 
 from pathlib import Path
+from typing import Any
 
 from diffusers import DiffusionPipeline
 
+from ..denoisers.base import Denoiser
 from ..denoisers.recorder import ProbedStep, find_largest_error, probe_steps
 from ..errors import InputError
 from ..processes.base import NoiseProcess
@@ -39,24 +41,39 @@ def list_trained_steps(process: NoiseProcess, prediction_type: str, num_steps: i
     return [ProbedStep(time, *step.prev) for (_, time), step in zip(levels, steps)]
 
 
-def check_export(folder: Path, role: str, student: Model, **call) -> None:
+def measure_steps(pipeline: DiffusionPipeline, role: str, denoiser: Denoiser, num_steps: int, **call: Any) -> float:
+    """
+    How far the steps of a stock pipeline are from those that a student is trained for.
+
+    Args:
+        pipeline ([`DiffusionPipeline`]): The stock pipeline.
+        role (`str`): The component that the student's network is.
+        denoiser ([`Denoiser`]): The student, or the teacher on the same process.
+        num_steps (`int`): N.
+        call: What the pipeline is called with, beside the number of steps and a generator.
+
+    Returns:
+        `float`: See [`find_largest_error`].
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    trained = list_trained_steps(denoiser.process, denoiser.prediction_type, num_steps)
+    return find_largest_error(probe_steps(pipeline, role, num_steps, **call), trained)
+
+
+def check_export(folder: Path, role: str, student: Model, **call: Any) -> None:
     """
     Reopen a stored student by stock diffusers and compare every step with the one that was trained.
 
     Args:
         folder (`Path`): The stored pipeline.
-        role (`str`): The component that the student's network is.
+        role, call: As in [`measure_steps`].
         student ([`Model`]): The student.
-        call: What the stock pipeline is called with, beside the number of steps and a generator.
 
     Raises:
         `RuntimeError`: If a step differs.
     """
-    steps = student.num_trained_steps
     parts = {role: student.network, **{k: v for k, v in student.pipeline.components.items() if k == "vae"}}
     pipeline = DiffusionPipeline.from_pretrained(folder, **parts)
-    pipeline.set_progress_bar_config(disable=True)
-    trained = list_trained_steps(student.denoiser.process, student.denoiser.prediction_type, steps)
-    error = find_largest_error(probe_steps(pipeline, role, steps, **call), trained)
+    error = measure_steps(pipeline, role, student.denoiser, student.num_trained_steps, **call)
     if not error <= TOLERANCE:
         raise RuntimeError(f"{folder} steps {error:.1e} away from what was trained: it is not stored")

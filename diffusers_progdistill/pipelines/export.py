@@ -68,7 +68,7 @@ def save_pipeline(
     shards = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
     unet.save_pretrained(save_directory / "unet", safe_serialization=safe_serialization, variant=variant, **shards)
     forget_origin(save_directory / "unet" / "config.json")
-    write_stock_scheduler(scheduler, save_directory / "scheduler")
+    make_stock_scheduler(scheduler).save_pretrained(save_directory / "scheduler")
     index = {
         "_class_name": "DDIMPipeline" if stock else "ProgressiveDistillationPipeline",
         "_diffusers_version": diffusers_version,
@@ -85,15 +85,15 @@ def forget_origin(path: Path) -> None:
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def write_stock_scheduler(scheduler: ProgressiveDistillationScheduler, folder: Path) -> None:
-    """Write the scheduler's config as a `DDIMScheduler`'s, with our metadata under the underscore key."""
+def make_stock_scheduler(scheduler: ProgressiveDistillationScheduler) -> DDIMScheduler:
+    """The scheduler's config as a `DDIMScheduler`'s, with our metadata under the underscore key."""
     config = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
     # DDIM never reads the schedule's name beside the betas themselves, but must know the one it finds.
     config["beta_schedule"] = "squaredcos_cap_v2" if config["beta_schedule"] == "cosine" else config["beta_schedule"]
     stock = DDIMScheduler.from_config(config)
     if scheduler.config.get(METADATA_KEY):
         stock.register_to_config(**{METADATA_KEY: scheduler.config[METADATA_KEY]})
-    stock.save_pretrained(folder)
+    return stock
 
 
 def replace_component(
@@ -117,7 +117,7 @@ def replace_component(
             shutil.copytree(origin / other, save_directory / other, copy_function=link_file, dirs_exist_ok=True)
     network.save_pretrained(save_directory / name)
     forget_origin(save_directory / name / "config.json")
-    write_stock_scheduler(scheduler, save_directory / "scheduler")
+    make_stock_scheduler(scheduler).save_pretrained(save_directory / "scheduler")
     index.pop("_name_or_path", None)
     own = {name: ["diffusers", type(network).__name__], "scheduler": ["diffusers", "DDIMScheduler"]}
     index = {**index, **own, "_diffusers_version": diffusers_version}

@@ -154,7 +154,7 @@ class BetaProcess(NoiseProcess):
             angles (`torch.Tensor`): phi in radians.
 
         Returns:
-            `torch.Tensor`: float32, which is what a `UNet2DModel` must be asked with.
+            `torch.Tensor`: float32, which is what networks must be asked with.
         """
         dtype = torch.float32 if angles.device.type == "mps" else torch.float64
         angles = angles.to(dtype)

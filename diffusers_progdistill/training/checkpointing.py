@@ -28,7 +28,7 @@ from .sharding import place, take_whole
 MANIFEST_NAME, STATE_NAME = "manifest.json", "state.json"
 
 
-class Damaged(Exception):
+class DamagedCheckpoint(Exception):
     """A checkpoint that is not what was written."""
 
 
@@ -45,18 +45,18 @@ def describe_file(path: Path) -> dict:
 
 
 def check_manifest(folder: Path, names: set[str]) -> None:
-    """Raise [`Damaged`] unless a folder holds files of these names alone, as its manifest describes them."""
+    """Raise [`DamagedCheckpoint`] unless a folder holds files of these names alone, as its manifest describes them."""
     found = {path.name: path for path in folder.iterdir()}
     for name in sorted(names ^ found.keys()):
-        raise Damaged(f"{name} is {'missing' if name in names else 'not one of its files'}")
+        raise DamagedCheckpoint(f"{name} is {'missing' if name in names else 'not one of its files'}")
     if links := [name for name, path in found.items() if path.is_symlink()]:
-        raise Damaged(f"{links[0]} is a symbolic link")
+        raise DamagedCheckpoint(f"{links[0]} is a symbolic link")
     entries = json.loads(found.pop(MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
     if entries.keys() != found.keys():
-        raise Damaged(f"{MANIFEST_NAME} names other files")
+        raise DamagedCheckpoint(f"{MANIFEST_NAME} names other files")
     for name, path in found.items():
         if describe_file(path) != entries[name]:
-            raise Damaged(f"{name} has been changed")
+            raise DamagedCheckpoint(f"{name} has been changed")
 
 
 class Checkpoints:
@@ -179,13 +179,13 @@ class Checkpoints:
         check_manifest(path, {*own, STATE_NAME, MANIFEST_NAME})
         state = json.loads((path / STATE_NAME).read_text(encoding="utf-8"))
         if state["stage"] != self.stage or f"{self.stage}-{state['update']:08d}" != path.name:
-            raise Damaged(f"{STATE_NAME} belongs to another checkpoint")
+            raise DamagedCheckpoint(f"{STATE_NAME} belongs to another checkpoint")
         tensors = {name: load_file(path / name) for name in own}
         for name, expected in own.items():
             shapes = {key: tensor.shape for key, tensor in tensors[name].items()}
             # Before its first update an optimizer has no moments.
             if expected and shapes != {key: tensor.shape for key, tensor in expected.items()}:
-                raise Damaged(f"{name} does not fit")
+                raise DamagedCheckpoint(f"{name} does not fit")
         return state, tensors
 
     @torch.no_grad()

@@ -97,7 +97,7 @@ class TeacherConfig(TrainingConfig):
     output_dir: str = neutral_option("teacher", "The finished teacher: a pipeline folder.")
     model_config_name_or_path: str | None = option(
         None,
-        "A UNet2DModel's config.json, its folder or its name on the Hub. Default: a network that fits the images.",
+        "The config.json of diffusers' 2D UNet, its folder or its name on the Hub. Default: one that fits the images.",
     )
     max_train_steps: int = option(100_000, "Number of updates.", POSITIVE)
     prediction_type: PredictionType = option(

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from diffusers_progdistill.commands.main import main
 from diffusers_progdistill.errors import InputError
 from diffusers_progdistill.families import open_model
+from diffusers_progdistill.families.dit import DiTFamily
 from diffusers_progdistill.families.stored import check_export
 from diffusers_progdistill.objectives.base import Batch
 from diffusers_progdistill.pipelines.source import ModelSource
@@ -320,3 +321,28 @@ def test_a_damaged_export_is_not_kept(students, tmp_path):
         edit_json(folder / "scheduler" / "scheduler_config.json", **changed)
         with pytest.raises(RuntimeError, match="away from what was trained"):
             check_export(folder, "transformer", student, **check)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"set_alpha_to_one": False},
+        {"steps_offset": 1, "timestep_spacing": "leading"},
+        {"clip_sample": True},
+        {"thresholding": True},
+        {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+    ],
+)
+def test_students_are_sampled_as_they_were_trained_whatever_the_teacher_asks_for(options, tmp_path):
+    """The probe of each student, after it is written, would end the run."""
+    distill(dit_chain(dit_teacher(tmp_path / "teacher", **options), tmp_path / "run", end_steps=8))
+    config = json.loads((tmp_path / "run" / "steps-8" / "scheduler" / "scheduler_config.json").read_text())
+    assert config["set_alpha_to_one"] and not config["clip_sample"] and not config["thresholding"]
+
+
+def test_steps_that_would_not_be_stored_are_refused_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(DiTFamily, "build_scheduler", lambda self, teacher, **metadata: teacher.scheduler)
+    teacher = dit_teacher(tmp_path / "teacher", set_alpha_to_one=False)
+    with pytest.raises(InputError, match="a student of 8 steps cannot be stored"):
+        distill(dit_chain(teacher, tmp_path / "run", end_steps=8))
+    assert not (tmp_path / "run").exists()
