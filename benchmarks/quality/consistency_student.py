@@ -59,6 +59,7 @@ def train(config: DistillationConfig, forward_passes: int):
     # Its targets move with its target network, so each serves one update. A student of one step gets twice the
     # updates; the teacher's steps do not count.
     options = {"start_steps": 2, "end_steps": 1, "updates_per_stage": updates // 2, "reuse_targets": 1}
+    options |= {"stage_factor": 2, "teacher_solver": None, "weighting": None, "loss_type": None, "clip_loss": None}
     distill(dataclasses.replace(config, objective="consistency", **options))
 
 

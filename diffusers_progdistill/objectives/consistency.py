@@ -17,6 +17,7 @@ import torch
 
 from ..denoisers.base import Denoiser
 from ..processes.base import NoiseLevel, add_noise, expand_like
+from ..processes.solvers import take_step
 from .base import Batch, Examples, TeacherObjective
 from .stage import Stage
 
@@ -64,10 +65,10 @@ class ConsistencyObjective(TeacherObjective):
         z = add_noise(batch.data, batch.noise, expand_like(level.angle, batch.data))
         x = self.teacher.predict_x0(z, level, batch.conditioning)
         start, stop = expand_like(angle, z), expand_like(nearer, z)
-        # DDIM, as a rotation; it lands on x where phi_r is 0.
-        moved = (stop.sin() / start.sin()) * z + ((start - stop).sin() / start.sin()) * x
-        output = self.student.predict(moved.float(), end, batch.conditioning, self.target)
-        target = self.student.to_x0(output, moved.float(), end)
+        moved = take_step(z, x, start, stop).float()
+        output = self.student.predict(moved, end, batch.conditioning, self.target)
+        target = self.student.to_x0(output, moved, end)
+        # Where phi_r is 0 the step has landed on x.
         return Examples(z, *level, torch.where(stop > 0, target, x), nearer.float() == 0, batch.conditioning)
 
     def find_nearer_angle(self, angle: torch.Tensor, update: int) -> torch.Tensor:

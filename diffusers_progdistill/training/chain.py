@@ -200,7 +200,8 @@ def build_distillation(run: Run, teacher: Model, stage: Stage) -> StageTask:
         denoiser, network=prepare_frozen(run.accelerator, denoiser.network), guidance_scale=guidance_scale
     )
     objective = find_objective(config.objective).build(denoiser.make_student(), frozen, stage, config)
-    metadata = {"num_inference_steps": stage.num_steps, "weighting": config.weighting, **run.teacher.metadata}
+    learned = {"objective": config.objective} if config.weighting is None else {"weighting": config.weighting}
+    metadata = {"num_inference_steps": stage.num_steps, **learned, **run.teacher.metadata}
     if config.stochastic_sampler:
         metadata["stochastic_sampler"] = True
     scheduler = teacher.family.build_scheduler(teacher, **metadata)

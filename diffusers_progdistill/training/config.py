@@ -18,6 +18,10 @@ LRScheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 TEACHER_FLAG = "--pretrained_teacher_model"
 AT_LEAST_1 = Valid(lambda value: 1 <= value < float("inf"), "a number of at least 1")
 POWER_OF_TWO = Valid(lambda value: value >= 2 and value & (value - 1) == 0, "2, 4, 8 or another power of two")
+# What progressive distillation alone looks at.
+OF_DISTILLATION = (
+    *("weighting", "stage_factor", "teacher_solver", "reuse_targets", "loss_type", "clip_loss", "stochastic_sampler"),
+)
 KNOWN_OBJECTIVE = Valid(lambda value: value in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}")
 STEPS_OR_AUTO = Valid(
     lambda value: value == "auto" or (isinstance(value, int) and value > 0), "a positive number, or auto"
@@ -247,6 +251,10 @@ class DistillationConfig(ConversionConfig):
             self.require("end_steps", self.end_steps > 1, "2 or more with --stochastic_sampler")
         elif isinstance(self.start_steps, int):
             self.check_steps()
+        if self.objective != "distillation":
+            for name in OF_DISTILLATION:
+                is_default = getattr(self, name) == type(self).__dataclass_fields__[name].default
+                self.require(name, is_default, f"left out with --objective {self.objective}, which has none")
         if self.eval_images and find_spec("torchmetrics") is None:
             raise InputError("--eval_images needs torchmetrics: `pip install diffusers-progdistill[eval]`")
 

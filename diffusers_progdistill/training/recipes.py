@@ -68,6 +68,10 @@ def resolve(config: TrainingConfig, accelerator: Accelerator, teacher: Model | N
             "huber_c": config.loss_type != "huber",
             "clip_margin": not config.clip_loss,
         }
+        if config.objective != "distillation":
+            idle |= dict.fromkeys(
+                ("weighting", "teacher_solver", "loss_type", "clip_loss", "huber_c", "clip_margin"), True
+            )
         config = dataclasses.replace(config, **{name: None for name, is_idle in idle.items() if is_idle})
     return config.freeze()
 

@@ -1,5 +1,6 @@
 """The consistency objective: its targets in closed form, its schedule, its target network, and a run that goes on."""
 
+import json
 import math
 import signal
 
@@ -86,3 +87,27 @@ def test_a_killed_run_goes_on_with_its_target_network(teacher_folder, tmp_path):
     assert main(words[1]) == 0
     one, other = (weights(tmp_path / name / "steps-1") for name in ("whole", "killed"))
     assert same(one, other)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("loss_type", "huber"),
+        ("clip_loss", True),
+        ("weighting", "snr"),
+        ("stage_factor", 4),
+        ("teacher_solver", "ddim"),
+    ],
+)
+def test_options_of_distillation_alone_are_refused(name, value, teacher_folder, tmp_path, capsys):
+    words = ["distill", *chain_options(teacher_folder, tmp_path / "run", objective="consistency", **{name: value})]
+    assert main(words) == 2
+    assert f"--{name} must be left out with --objective consistency" in capsys.readouterr().err
+
+
+def test_the_record_says_nothing_of_a_loss_that_was_not_used(teacher_folder, tmp_path):
+    words = ["distill", *chain_options(teacher_folder, tmp_path / "run", objective="consistency", updates_per_stage=1)]
+    assert main(words) == 0
+    settings = json.loads((tmp_path / "run" / "chain.json").read_text())["settings"]
+    assert settings["objective"] == "consistency"
+    assert settings["loss_type"] is settings["weighting"] is settings["teacher_solver"] is None
