@@ -51,6 +51,8 @@ def steps_to_start(run: Run) -> int:
         why = ", which the teacher was distilled for"
     elif begun and "start_steps" in begun["settings"]:
         steps, why = begun["settings"]["start_steps"], ", which the run began with"
+    elif solver is None:
+        steps, why = doubled(config.end_steps, MOST_STEPS["midpoint"]), ": no stage integrates the teacher"
     elif config.start_steps is None and config.recipe == "paper":
         return paper_start(config)
     elif teacher.reasons:
@@ -69,7 +71,7 @@ def steps_to_start(run: Run) -> int:
         still = f"share of its images' variance that still changes: {shown}; allowed {TOLERANCE:.1e}"
         why = f" ({still})" if shown else ""
     say(f"--start_steps auto is {steps}{why}")
-    # A student has no solver.
+    # Where the teacher is taken as it is, there is no solver.
     flags = f"--start_steps {steps}" + (f" --teacher_solver {solver}" if solver else "")
     say(f"the same without looking: {flags}")
     return steps

@@ -56,7 +56,9 @@ def print_plan(run: Run, plan: list[Stage], kinds: dict[tuple, StageTask]) -> No
     config, data, teacher = run.config, run.data, run.teacher
     network = next(iter(kinds.values())).objective.student.network
     parameters = sum(p.numel() for p in network.parameters())
-    print(f"model: {parameters:,} parameters, predicts {config.prediction_type}, weighting {config.weighting}")
+    print(
+        f"model: {parameters:,} parameters, predicts {config.prediction_type}, weighting {config.weighting or 'none'}"
+    )
     if teacher is not None:
         print(f"teacher: {config.pretrained_teacher_model}, predicts {teacher.model.denoiser.prediction_type}")
         why = "no conversion stage needed: its students are on its own schedule"

@@ -106,7 +106,9 @@ def test_options_of_distillation_alone_are_refused(name, value, teacher_folder, 
 
 
 def test_the_record_says_nothing_of_a_loss_that_was_not_used(teacher_folder, tmp_path):
-    words = ["distill", *chain_options(teacher_folder, tmp_path / "run", objective="consistency", updates_per_stage=1)]
+    options = {"objective": "consistency", "updates_per_stage": 1, "start_steps": "auto"}
+    words = ["distill", *chain_options(teacher_folder, tmp_path / "run", **options)]
+    assert main([*words, "--dry_run"]) == 0
     assert main(words) == 0
     settings = json.loads((tmp_path / "run" / "chain.json").read_text())["settings"]
     assert settings["objective"] == "consistency"
